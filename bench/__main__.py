@@ -1,0 +1,127 @@
+"""`python -m bench` (or `make bench`): options, the order of the measurements, and what is printed at the end."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from bench.figures import bringup_summary, machine, print_bringup, print_throughput, throughput_summary, write_json
+from plugin.core.errors import MissingError, WeaveError
+
+SIZES: Final = (10, 50, 100)
+BRINGUP_ROUNDS: Final = 3
+THROUGHPUT_ROUNDS: Final = 8
+"""Many short ones: single transfers differ by a tenth and more, whatever is measured."""
+
+SECONDS: Final = 1
+JSON_FILE: Final = Path("build/bench/bench.json")
+STOCK_TOOLS: Final = ("mnexec", "brctl", "ifconfig", "ethtool", "unshare")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what was asked for; 0 whatever the figures are."""
+    options = _options(arguments)
+    from testbed import interrupts  # noqa: PLC0415 - not for --help
+    from testbed.up import check_machine  # noqa: PLC0415
+
+    try:
+        check_machine()
+        with interrupts.raised():
+            return _bench(options)
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("interrupted; everything that was made is gone\n")
+        return 128 + int(getattr(stop, "number", 2))
+    except WeaveError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, epilog="With make: make bench ARGS='--quick'. Exit code 0: measured."
+    )
+    parser.add_argument("--quick", action="store_true", help="10 nodes, 1 round: does it work at all?")
+    parser.add_argument("--only", choices=["bringup", "throughput"], help="leave the other out")
+    parser.add_argument(
+        "--rounds", type=_number, help=f"default {BRINGUP_ROUNDS} of bring-up, {THROUGHPUT_ROUNDS} of throughput"
+    )
+    parser.add_argument("--nodes", type=_sizes, help=f"sizes of the bring-up (default {','.join(map(str, SIZES))})")
+    parser.add_argument("--seconds", type=_number, default=SECONDS, help=f"of each transfer (default {SECONDS})")
+    parser.add_argument("--json", type=Path, default=JSON_FILE, metavar="FILE", help=f"default {JSON_FILE}")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else None)
+    options.nodes = options.nodes or (SIZES[:1] if options.quick else SIZES)
+    return options
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"wanted a number from 1 to 1000, found {text!r}")
+    return int(text)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(map(_number, text.split(",")))
+    if min(sizes) < 2:
+        raise argparse.ArgumentTypeError("wanted at least 2 nodes: the first pings the last")
+    return sizes
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from testbed.report.files import check_report_path  # noqa: PLC0415
+
+    check_report_path(options.json)
+    document: dict[str, Any] = {"machine": machine()}
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    if options.only != "throughput":
+        document["bringup"] = _bringup(options)
+        print_bringup(console, document["bringup"])
+    if options.only != "bringup":
+        from bench.throughput import throughput  # noqa: PLC0415
+
+        rounds = throughput(options.rounds or THROUGHPUT_ROUNDS, options.seconds, _tell)
+        document["throughput"] = {"seconds": options.seconds, **throughput_summary(rounds)}
+        print_throughput(console, document["throughput"])
+    write_json(options.json, document)
+    load = os.getloadavg()[0]
+    console.print(f"{os.cpu_count()} CPUs, load {load:.1f} at the end; all figures in {options.json}", markup=False)
+    return 0
+
+
+def _bringup(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from bench.bringup import stock_mininet, weavelab  # noqa: PLC0415
+
+    missing = [tool for tool in STOCK_TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise MissingError(
+            f"stock Mininet needs {', '.join(missing)}, which this machine does not have",
+            hint="`make bench` installs them (packages mininet, bridge-utils, net-tools, ethtool); "
+            "or leave it out: --only throughput",
+        )
+    sizes, total = [], options.rounds or BRINGUP_ROUNDS
+    for nodes in options.nodes:
+        rounds = []
+        for number in range(total):
+            order = [("weavelab", weavelab), ("mininet", stock_mininet)]
+            rounds.append({who: take(nodes) for who, take in (order if number % 2 == 0 else order[::-1])})
+            ours, theirs = rounds[-1]["weavelab"], rounds[-1]["mininet"]
+            _tell(
+                f"{nodes} nodes, round {number + 1} of {total}: up {ours['up_s']:.2f} s, "
+                f"stock Mininet {theirs['up_s']:.2f} s"
+            )
+        sizes.append(bringup_summary(nodes, rounds))
+    return sizes
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

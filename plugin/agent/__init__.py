@@ -1,0 +1,1 @@
+"""The daemon that runs on every node: event loop, API, storage, metrics, and the wiring between them."""

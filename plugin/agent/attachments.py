@@ -1,0 +1,426 @@
+"""THE LIFE OF A CNI ADD, inside the agent: ADD, DEL, CHECK, GC and STATUS, each a function to read downward.
+
+The executable has opened the pod's namespace and sent the descriptor along (plugin/cni/weave_net.py); here an address
+is allocated, remembered on disk, put on a veth pair by plugin/link/pods.py, and announced to the peers.
+Undo is a stack: every step names its own inverse, and a failure at any point leaves nothing behind.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Final
+
+from plugin.agent.store import Record, Store
+from plugin.core import cni
+from plugin.core.allocator import EXPOSE, AddressTakenError, Allocator, Attachment, PoolExhaustedError
+from plugin.core.cni import CniError, CniRequest
+from plugin.core.errors import MissingError
+from plugin.core.node import Node
+from plugin.link import netns, pods
+from plugin.link.netlink import Link, Netlink, NetlinkError
+
+_LABEL_ID_CHARACTERS: Final = 12
+_RECOVERED: Final = "recovered"
+_DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
+_EMPTY: Final = ""
+
+
+class Attachments:
+    """The pods of this node.
+
+    Args:
+        netlink: A socket in the node's namespace.
+        bridge: The switch.
+        pod_range: The pod range; pods carry it as their prefix.
+        gateway: The switch's own address.
+        mtu_bytes: What pods get unless their configuration asks for less.
+        allocator: Gives addresses.
+        store: Remembers them.
+        node: Announces them.
+        now_s: The clock.
+        log: Where events go.
+    """
+
+    def __init__(  # noqa: PLR0913 - the one place where everything a pod needs comes together; app.py calls it once
+        self,
+        *,
+        netlink: Netlink,
+        bridge: Link,
+        pod_range: IPv4Network,
+        gateway: IPv4Address,
+        mtu_bytes: int,
+        allocator: Allocator,
+        store: Store,
+        node: Node,
+        now_s: Callable[[], float],
+        log: logging.Logger,
+    ) -> None:
+        self._netlink = netlink
+        self._bridge = bridge
+        self._range = pod_range
+        self._gateway = gateway
+        self._mtu_bytes = mtu_bytes
+        self._allocator = allocator
+        self._store = store
+        self._node = node
+        self._now_s = now_s
+        self._log = log
+        self._unfinished: dict[Attachment, Record] = {}
+        self._verbs = {
+            "ADD": self._add, "DEL": self._del, "CHECK": self._check, "GC": self._gc, "STATUS": self._status,
+        }  # fmt: skip
+
+    @property
+    def records(self) -> dict[Attachment, Record]:
+        """The attachments of this node, the bridge's own address excepted."""
+        return {attachment: record for attachment, record in self._store.records.items() if attachment != EXPOSE}
+
+    def handle(self, body: bytes, netns_fd: int | None, *, repeated: bool = False) -> str:
+        """Carry out one call.
+
+        Args:
+            body: As plugin/core/cni.py describes it.
+            netns_fd: The pod's namespace as the executable opened it, or None. The caller closes it.
+            repeated: The executable lost the connection during the same call and asks again: what an unfinished ADD
+                left behind is removed first.
+
+        Returns:
+            What the executable prints.
+
+        Raises:
+            CniError: The call fails; nothing was left behind.
+        """
+        request = cni.parse_request(body)
+        if repeated and request.command == "ADD" and (unfinished := self.records.get(request.attachment)):
+            self._remove(unfinished)
+        try:
+            return self._verbs[request.command](request, netns_fd)
+        except CniError as error:
+            error.cni_version = request.cni_version
+            raise
+
+    # --- ADD --------------------------------------------------------------------------------------------------------
+    def _add(self, request: CniRequest, netns_fd: int | None) -> str:
+        sandbox = self._sandbox(request, netns_fd)
+        if (known := self.records.get(request.attachment)) is not None:
+            raise CniError(
+                cni.ALREADY_ATTACHED,
+                f"{request.container_id} is attached already, with {known.address} on {request.ifname}",
+                "every ADD needs a DEL before it is repeated",
+            )
+        self._refuse_what_is_not_here(request)
+        mtu_bytes = self._mtu_for(request)
+        with ExitStack() as undo:
+            address = self._allocate(request)
+            undo.callback(self._undo_allocation, request.attachment)
+            record = self._record(request, address)
+            self._remember(record)
+            pod = self._pod_link(request, record, mtu_bytes)
+            outer = self._attach(sandbox, pod)
+            undo.callback(pods.detach, self._netlink, record.host_ifname)
+            self._remember(_added(record))
+            undo.pop_all()
+        self._node.attach(address, record.mac, record.label)
+        self._log.info(
+            "pod attached",
+            extra={"pod": record.label, "address": str(address), "interface": record.host_ifname, "mac": record.mac},
+        )
+        attached = cni.Attached(
+            bridge=self._bridge.name,
+            bridge_mac=self._bridge.mac,
+            host_ifname=record.host_ifname,
+            host_mac=outer.mac,
+            ifname=request.ifname,
+            mac=record.mac,
+            sandbox=request.netns,
+            mtu_bytes=mtu_bytes,
+            addresses=((pod.interface, request.config.ipam.gateway or self._gateway),),
+            routes=tuple(pod.routes),
+            dns=request.config.dns,
+        )
+        return cni.result_json(request, attached)
+
+    def _undo_allocation(self, attachment: Attachment) -> None:
+        """Forget first, then give back: an address that is still written down must stay held."""
+        try:
+            self._store.drop(attachment)
+        except MissingError as error:
+            self._log.error("detach will be repeated", extra={"pod": attachment[1], "reason": str(error)})
+            if (record := self.records.get(attachment)) is not None:
+                self._unfinished[attachment] = record
+            return
+        self._allocator.release(attachment, now_s=self._now_s())
+
+    def _sandbox(self, request: CniRequest, netns_fd: int | None) -> int:
+        """The pod's namespace: really one, and not the node's own (Weave and skel refuse that too)."""
+        if netns_fd is None:
+            raise CniError(
+                cni.INVALID_NETNS, f"the pod's network namespace {request.netns} could not be opened",
+                "CNI_NETNS must name an existing network namespace",
+            )  # fmt: skip
+        own = netns.current("net")
+        try:
+            if netns.same_namespace(own, netns_fd):
+                raise CniError(
+                    cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is the node's own network namespace",
+                    "a pod on the host network needs no CNI call",
+                )  # fmt: skip
+            with netns.entered(netns_fd):
+                pass
+        except OSError as error:
+            raise CniError(
+                cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {error.strerror}"
+            ) from error
+        finally:
+            os.close(own)
+        return netns_fd
+
+    def _refuse_what_is_not_here(self, request: CniRequest) -> None:
+        """What a configuration asks for is done or refused, never passed over: a pod elsewhere than meant is worse."""
+        config = request.config
+        if config.bridge not in {cni.DEFAULT_BRIDGE, self._bridge.name}:
+            raise CniError(
+                cni.UNSUPPORTED_FIELD,
+                f'"bridge": {config.bridge} is not this agent\'s switch, which is {self._bridge.name}',
+                "leave bridge out of the configuration",
+            )
+        if config.ipam.subnet not in {None, self._range}:
+            raise CniError(
+                cni.UNSUPPORTED_FIELD,
+                f'"ipam.subnet": {config.ipam.subnet} is not the pod range {self._range}',
+                "allocation inside a part of the range is not supported; leave ipam.subnet out",
+            )
+        if len(config.requested_addresses) > 1:
+            raise CniError(
+                cni.UNSUPPORTED_FIELD,
+                f"{len(config.requested_addresses)} addresses are asked for; an attachment has one",
+                "ask for one address, or none",
+            )
+
+    def _mtu_for(self, request: CniRequest) -> int:
+        wanted = request.config.mtu_bytes
+        if wanted > self._mtu_bytes:
+            raise CniError(
+                cni.INVALID_CONFIG,
+                f"mtu {wanted} is larger than the network carries: {self._mtu_bytes} bytes",
+                "leave mtu out of the configuration, or lower it",
+            )
+        return wanted or self._mtu_bytes
+
+    def _allocate(self, request: CniRequest) -> IPv4Address:
+        wanted = request.config.requested_addresses
+        try:
+            if not wanted:
+                return self._allocator.allocate(request.attachment, now_s=self._now_s())
+            self._allocator.claim(request.attachment, wanted[0])
+        except (PoolExhaustedError, AddressTakenError) as error:
+            raise CniError(cni.NO_ADDRESS, error.message, error.hint) from error
+        return wanted[0]
+
+    def _record(self, request: CniRequest, address: IPv4Address) -> Record:
+        network, container_id, ifname = request.attachment
+        taken = {record.host_ifname for record in self.records.values()}
+        return Record(
+            network=network,
+            container_id=container_id,
+            ifname=ifname,
+            address=str(address),
+            mac=request.config.requested_mac or pods.mac_for(address),
+            host_ifname=pods.free_host_ifname(container_id, ifname, taken),
+            netns=request.netns,
+            label=request.pod or container_id[:_LABEL_ID_CHARACTERS],
+        )
+
+    def _remember(self, record: Record) -> None:
+        try:
+            self._store.put(record)
+        except MissingError as error:
+            raise CniError(cni.IO_FAILURE, error.message, error.hint) from error
+
+    def _pod_link(self, request: CniRequest, record: Record, mtu_bytes: int) -> pods.PodLink:
+        ipam = request.config.ipam
+        default = (cni.Route(_DEFAULT_ROUTE, ipam.gateway or self._gateway),)
+        routes = default if ipam.routes is None else tuple(
+            cni.Route(route.destination, route.gateway or ipam.gateway or self._gateway) for route in ipam.routes
+        )  # fmt: skip
+        return pods.PodLink(
+            host_ifname=record.host_ifname,
+            ifname=request.ifname,
+            mac=record.mac,
+            mtu_bytes=mtu_bytes,
+            interface=IPv4Interface((record.address, self._range.prefixlen)),
+            routes=routes,
+            hairpin=request.config.hairpin,
+        )
+
+    def _attach(self, sandbox: int, pod: pods.PodLink) -> Link:
+        try:
+            return pods.attach(self._netlink, self._bridge, sandbox, pod)
+        except pods.AlreadyAttachedError as error:
+            raise CniError(cni.ALREADY_ATTACHED, error.message, error.hint) from error
+        except (pods.AttachError, MissingError) as error:
+            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
+
+    # --- DEL --------------------------------------------------------------------------------------------------------
+    def _del(self, request: CniRequest, _netns_fd: int | None) -> str:
+        """Success whatever is missing already: a pod's deletion must never hang on the network."""
+        record = self.records.get(request.attachment) or self._recovered(request)
+        if record is None:
+            self._log.info("nothing to detach", extra={"container": request.container_id, "interface": request.ifname})
+            return _EMPTY
+        self._remove(record)
+        return _EMPTY
+
+    def _recovered(self, request: CniRequest) -> Record | None:
+        """A pod that was found on the switch without its record (see `reconcile`) is known by its link's name only."""
+        names = pods.possible_host_ifnames(request.container_id, request.ifname)
+        # The plain name may be that of a container of similar id; the others are this one's alone.
+        found = (self.records.get((_RECOVERED, name, _RECOVERED)) for name in reversed(names))
+        return next((record for record in found if record is not None), None)
+
+    def _remove(self, record: Record) -> None:
+        address = IPv4Address(record.address)
+        self._node.detach(address)
+        try:
+            pods.detach(self._netlink, record.host_ifname)
+            self._store.drop(record.attachment)
+        except (MissingError, NetlinkError) as error:
+            # The address stays held until the record is gone for good; `retry` tries again.
+            self._unfinished[record.attachment] = record
+            self._log.error("detach will be repeated", extra={"pod": record.label, "reason": str(error)})
+            return
+        self._unfinished.pop(record.attachment, None)
+        self._allocator.release(record.attachment, now_s=self._now_s())
+        self._log.info("pod detached", extra={"pod": record.label, "address": record.address})
+
+    # --- CHECK, GC, STATUS --------------------------------------------------------------------------------------------
+    def _check(self, request: CniRequest, netns_fd: int | None) -> str:
+        sandbox = self._sandbox(request, netns_fd)
+        record = self.records.get(request.attachment)
+        if record is None:
+            raise CniError(
+                cni.UNKNOWN_CONTAINER, f"{request.container_id} is not attached to network {request.network} here"
+            )
+        try:
+            found = pods.observe(self._netlink, self._bridge, sandbox, name=record.host_ifname, ifname=request.ifname)
+        except pods.AttachError as error:
+            raise CniError(cni.CHECK_FAILED, error.message, error.hint) from error
+        reserved = self._allocator.held.get(request.attachment)
+        differences = cni.check_differences(request, _with_reservation(found, reserved))
+        if differences:
+            raise cni.check_failed(differences)
+        return _EMPTY
+
+    def _gc(self, request: CniRequest, _netns_fd: int | None) -> str:
+        if request.valid_attachments is None:
+            return _EMPTY  # the runtime sent no list: nothing may be concluded from that
+        for attachment, record in self.records.items():
+            network, container_id, ifname = attachment
+            if network == request.network and (container_id, ifname) not in request.valid_attachments:
+                self._remove(record)
+        return _EMPTY
+
+    def _status(self, _request: CniRequest, _netns_fd: int | None) -> str:
+        if len(self._allocator.held) >= self._allocator.capacity:
+            raise CniError(cni.LIMITED_CONNECTIVITY, f"all {self._allocator.capacity} addresses of this node are held")
+        return _EMPTY
+
+    # --- after a start, and from time to time -------------------------------------------------------------------------
+    def reconcile(self) -> None:
+        """Bring records, kernel and allocator together; called at the start, before the API answers.
+
+        A record whose link is there is a living pod: its address is claimed and announced. One whose link is gone is a
+        pod that ended while nobody looked (a reboot, a crash in the middle of ADD): freed. A pod's link without a
+        record can only exist when the journal was lost: its address is read from the switch and held, never given away.
+        """
+        found = pods.leftovers(self._netlink, self._bridge)
+        for attachment, record in self.records.items():
+            # The address is claimed even for a pod that is about to go: it rests afterwards like any other.
+            claimed = self._claim(attachment, record)
+            if record.state == "added" and record.host_ifname in found:
+                if claimed:
+                    self._node.attach(IPv4Address(record.address), record.mac, record.label)
+            else:
+                self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
+                self._remove(record)
+        known = {record.host_ifname for record in self.records.values()}
+        for name, address in found.items():
+            if name not in known:
+                self._adopt(name, address)
+
+    def _claim(self, attachment: Attachment, record: Record) -> bool:
+        """Whether the record's address is its own; one that is somebody else's is never announced."""
+        try:
+            self._allocator.claim(attachment, IPv4Address(record.address))
+        except AddressTakenError as error:
+            self._log.error("address conflict", extra={"pod": record.label, "reason": error.message})
+            return False
+        return True
+
+    def _adopt(self, name: str, address: IPv4Address | None) -> None:
+        if address is None:
+            self._log.warning("orphan link removed", extra={"interface": name})
+            pods.detach(self._netlink, name)
+            return
+        record = Record(
+            network=_RECOVERED, container_id=name, ifname=_RECOVERED, address=str(address),
+            mac=pods.mac_for(address), host_ifname=name, label=name, state="added",
+        )  # fmt: skip
+        if not self._claim(record.attachment, record):
+            # Two pods with one address would be worse than a pod without a network.
+            pods.detach(self._netlink, name)
+            return
+        self._store.put(record)
+        self._node.attach(address, record.mac, record.label)
+        self._log.warning("pod without a record kept", extra={"interface": name, "address": str(address)})
+
+    def retry(self) -> None:
+        """Finish the DELs that the disk or the kernel refused; called from time to time."""
+        for record in list(self._unfinished.values()):
+            self._remove(record)
+
+    def drain_queue(self, directory: Path) -> int:
+        """Carry out the DELs that the executable wrote down while no agent answered; returns how many were done."""
+        done = 0
+        try:
+            waiting = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                self._log.error("queue unreadable", extra={"path": str(directory), "reason": error.strerror})
+            return 0
+        for path in waiting:
+            try:
+                self.handle(path.read_bytes(), None)
+                path.unlink()
+                done += 1
+            except CniError as error:  # it will never be better: out of the way, and kept for whoever wonders
+                self._log.error("queued DEL failed", extra={"path": str(path), "reason": str(error)})
+                with contextlib.suppress(OSError):
+                    path.rename(path.with_name(f".refused-{path.name}"))
+            except OSError as error:
+                self._log.error("queued DEL failed", extra={"path": str(path), "reason": str(error)})
+        return done
+
+
+def _added(record: Record) -> Record:
+    values = {name: getattr(record, name) for name in record.__struct_fields__}
+    return Record(**(values | {"state": "added"}))
+
+
+def _with_reservation(found: cni.Observed, reserved: IPv4Address | None) -> cni.Observed:
+    return cni.Observed(
+        container=found.container,
+        host_ifname=found.host_ifname,
+        host=found.host,
+        host_master=found.host_master,
+        paired=found.paired,
+        hairpin=found.hairpin,
+        addresses=found.addresses,
+        routes=found.routes,
+        reserved=() if reserved is None else (reserved,),
+    )

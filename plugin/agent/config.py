@@ -1,0 +1,94 @@
+"""The agent's configuration: one checked type, read from /etc/weave/agent.json."""
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from plugin.core import shares
+from plugin.core.errors import InputError
+from plugin.core.vxlan import UDP_PORT, VNI_MAX, VNI_MIN
+
+
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a deployer writes onto a node.
+
+    Attributes:
+        name: The node's name, unique in the cluster. Explicit, because cloned machines share every other identity.
+        node_address: The address by which other nodes reach this one; its interface is the uplink.
+        range: The pod range.
+        vni: VXLAN network identifier.
+        peers: The addresses of all nodes (this one may be among them).
+        cluster: The cluster's name; agents of different clusters refuse each other.
+        bridge: The name of the switch.
+        uplink: The interface that must have `node_address`; empty for any.
+        vxlan_port: UDP port of the overlay.
+        control_port: UDP port of the control protocol.
+        api_socket: Where the CNI plugin finds the agent.
+        http_address: Read-only API, `address:port`; empty for none.
+        state_directory: Durable state.
+        log_level: debug, info, warning or error.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}$")]
+    node_address: str
+    range: str = "10.32.0.0/12"
+    vni: Annotated[int, msgspec.Meta(ge=VNI_MIN, le=VNI_MAX)] = 1
+    peers: tuple[str, ...] = ()
+    cluster: Annotated[str, msgspec.Meta(max_length=63)] = "weave"
+    bridge: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,15}$")] = "weave"
+    uplink: str = ""
+    vxlan_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = UDP_PORT
+    control_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 6783
+    api_socket: str = "/run/weave/weave.sock"
+    http_address: str = "127.0.0.1:6784"
+    state_directory: str = "/var/lib/weave"
+    log_level: str = "info"
+
+    @property
+    def address(self) -> IPv4Address:
+        """`node_address`, parsed; `load_config` has checked it."""
+        return IPv4Address(self.node_address)
+
+    @property
+    def network(self) -> IPv4Network:
+        """`range`, parsed."""
+        return IPv4Network(self.range)
+
+    @property
+    def members(self) -> tuple[IPv4Address, ...]:
+        """All nodes, this one included, in order."""
+        return tuple(sorted({self.address, *(IPv4Address(peer) for peer in self.peers)}))
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read and check the configuration file.
+
+    Raises:
+        InputError: It is absent, unreadable, not JSON, or has a wrong, unknown or missing key; the text names it.
+    """
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=AgentConfig)
+    except OSError as error:
+        raise InputError(
+            f"the configuration {path} cannot be read: {error.strerror}",
+            hint="name it with --config; docs/reference/agent.md lists its keys",
+        ) from error
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}", hint="docs/reference/agent.md lists all keys") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    for key, text in [("node_address", config.node_address), *(("peers", peer) for peer in config.peers)]:
+        try:
+            IPv4Address(text)
+        except ValueError:
+            raise InputError(f"{path}: {key} must be an IPv4 address, found {text!r}") from None
+    network = shares.parse_range(config.range)
+    inside = [str(member) for member in config.members if member in network]
+    if inside:
+        raise InputError(
+            f"{path}: the pod range {network} contains the node address {inside[0]}",
+            hint="choose a pod range that no node's network overlaps",
+        )
+    return config

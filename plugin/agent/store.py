@@ -1,0 +1,235 @@
+"""What the agent must remember across a crash: which attachment holds which address. A journal of JSON lines.
+
+Every change is one appended line, flushed to the disk before anybody is told. A line that was cut off by a crash can
+only be the last one, and its change was never confirmed to anybody, so it is dropped. Damage anywhere else is never
+passed over in silence: the file is set aside under another name and what could be read is used (`Loaded.damage`).
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from plugin.core.allocator import Attachment
+from plugin.core.errors import InputError, MissingError
+
+_COMPACT_FACTOR: Final = 4
+_COMPACT_MIN: Final = 256
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attachment. `state` is `adding` until the pod's interface is complete."""
+
+    network: str
+    container_id: str
+    ifname: str
+    address: str
+    mac: str
+    host_ifname: str
+    netns: str = ""
+    label: str = ""
+    state: Literal["adding", "added"] = "adding"
+
+    @property
+    def attachment(self) -> Attachment:
+        """Its key."""
+        return self.network, self.container_id, self.ifname
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    put: Record | None = None
+    drop: Attachment | None = None
+
+
+class Loaded(msgspec.Struct):
+    """What was found on the disk; `damage` is a sentence when something could not be read."""
+
+    records: dict[Attachment, Record]
+    damage: str = ""
+
+
+class Store:
+    """The journal at `directory`/attachments.journal.
+
+    Raises:
+        MissingError: The directory cannot be made or written.
+        InputError: Another agent uses it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "attachments.journal"
+        self._records: dict[Attachment, Record] = {}
+        self._lines = 0
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(directory)
+            try:
+                self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError:
+                os.close(self._lock)
+                raise
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def load(self) -> Loaded:
+        """Read the journal once, at the start.
+
+        Raises:
+            MissingError: A damaged file cannot be set aside.
+        """
+        data = self._path.read_bytes()
+        complete, _, torn = data.rpartition(b"\n")
+        damage = ""
+        for number, text in enumerate(complete.split(b"\n") if complete else (), start=1):
+            try:
+                self._replay(msgspec.json.decode(text, type=_Line))
+            except (msgspec.ValidationError, msgspec.DecodeError) as error:
+                damage = damage or f"line {number} of {self._path} cannot be read ({error})"
+        self._lines = complete.count(b"\n")
+        if damage:
+            aside = self._path.with_suffix(".damaged")
+            damage += f"; the file was set aside as {aside}"
+            try:
+                os.link(self._path, aside)
+            except FileExistsError:
+                pass  # the first damaged file is the one worth keeping
+            except OSError as error:
+                raise _unwritable(aside, error) from error
+        if damage or torn or self._lines:
+            self._compact()
+        return Loaded(dict(self._records), damage)
+
+    @property
+    def records(self) -> dict[Attachment, Record]:
+        """What is remembered now."""
+        return dict(self._records)
+
+    def put(self, record: Record) -> None:
+        """Remember `record`, durably.
+
+        Raises:
+            MissingError: The disk is full or read-only; nothing has changed.
+        """
+        self._append(_Line(put=record))
+        self._records[record.attachment] = record
+        self._maybe_compact()
+
+    def drop(self, attachment: Attachment) -> None:
+        """Forget an attachment, durably; unknown ones are ignored.
+
+        Raises:
+            MissingError: The disk is full or read-only; nothing has changed.
+        """
+        if attachment in self._records:
+            self._append(_Line(drop=attachment))
+            del self._records[attachment]
+            self._maybe_compact()
+
+    def next_life(self, now_ns: int) -> int:
+        """A number larger than in every earlier life of this agent, even when the clock was set back in between.
+
+        Raises:
+            MissingError: It cannot be written.
+        """
+        path = self._path.with_name("incarnation")
+        try:
+            last = int(path.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            last = 0  # the first life, or a damaged file: then the clock has to do
+        life = max(now_ns, last + 1)
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_text(f"{life}\n", encoding="ascii")
+            temporary.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return life
+
+    def close(self) -> None:
+        """Release the file and the directory."""
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _replay(self, line: _Line) -> None:
+        if line.put is not None:
+            self._records[line.put.attachment] = line.put
+        if line.drop is not None:
+            self._records.pop(line.drop, None)
+
+    def _append(self, line: _Line) -> None:
+        data = msgspec.json.encode(line) + b"\n"
+        size = os.fstat(self._file).st_size
+        try:
+            _write_all(self._file, data)
+            os.fdatasync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a file system that became read-only has taken no half line
+                os.ftruncate(self._file, size)  # half a line must not swallow the next one
+            raise _unwritable(self._path, error) from error
+        self._lines += 1
+
+    def _maybe_compact(self) -> None:
+        if self._lines > max(_COMPACT_MIN, _COMPACT_FACTOR * len(self._records)):
+            # The change itself is on the disk: when there is no room for the short form, the long one serves on.
+            with contextlib.suppress(MissingError):
+                self._compact()
+
+    def _compact(self) -> None:
+        """Write what is remembered to a new file and put it in the old one's place."""
+        temporary = self._path.with_suffix(".new")
+        lines = [msgspec.json.encode(_Line(put=record)) + b"\n" for record in self._records.values()]
+        try:
+            fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unwritable(temporary, error) from error
+        try:
+            _write_all(fd, b"".join(lines))
+            os.fsync(fd)
+            temporary.replace(self._path)
+        except OSError as error:
+            os.close(fd)
+            temporary.unlink(missing_ok=True)
+            raise _unwritable(temporary, error) from error
+        os.close(self._file)
+        self._file, self._lines = fd, len(lines)
+        # Without this a power cut can bring the old file back, without what is appended from now on.
+        self._sync_directory()
+
+    def _sync_directory(self) -> None:
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            raise _unwritable(self._path.parent, error) from error
+        finally:
+            os.close(directory)
+
+
+def _locked(directory: Path) -> int:
+    """A descriptor that keeps other agents out of the directory for as long as it is open, also after a crash."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise InputError(
+            f"another agent uses the state directory {directory}", hint="one node has one agent; stop the other first"
+        ) from None
+    return fd
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write everything; a disk that takes only a part of it is full."""
+    if os.write(fd, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _unwritable(path: Path, error: OSError) -> MissingError:
+    return MissingError(
+        f"the agent's state {path} cannot be written: {error.strerror}",
+        hint="free disk space or make the file system writable; no address is given out that cannot be remembered",
+    )

@@ -1,0 +1,133 @@
+"""How one pod range becomes a share for every node: arithmetic on addresses, nothing else.
+
+Shares are equal up to the alignment (Weave's recursive halving gives three nodes 50, 25 and 25 %). Every agent computes
+them from the same two values, the range and the list of members, so no two agents can think that they own the same
+address; `seed` condenses these values, and agents with different seeds refuse each other (plugin/core/node.py).
+
+Replaced by the ring when membership becomes automatic; nothing outside `plugin.agent.app` knows this module.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
+
+from plugin.core.errors import InputError
+
+ALIGNMENT: Final = 256
+"""Shares start at a multiple of this where they are large enough: people read 10.37.85.0 better than 10.37.85.85."""
+
+PREFIX_LENGTH_MIN: Final = 8
+PREFIX_LENGTH_MAX: Final = 29
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A contiguous part of the range: both ends belong to it."""
+
+    first: IPv4Address
+    last: IPv4Address
+
+    @property
+    def size(self) -> int:
+        """How many addresses it spans, usable or not."""
+        return int(self.last) - int(self.first) + 1
+
+    def __contains__(self, address: IPv4Address) -> bool:
+        return self.first <= address <= self.last
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def parse_range(text: str) -> IPv4Network:
+    """The pod range from its text form.
+
+    Raises:
+        InputError: Not an IPv4 network, host bits set, or a size outside /8 to /29.
+    """
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        raise InputError(
+            f"the pod range must be an IPv4 network such as 10.32.0.0/12, found {text!r}: {error}",
+            hint="write the network address, for example 10.32.0.0/12",
+        ) from None
+    if not PREFIX_LENGTH_MIN <= network.prefixlen <= PREFIX_LENGTH_MAX:
+        raise InputError(
+            f"the pod range must be between /{PREFIX_LENGTH_MIN} and /{PREFIX_LENGTH_MAX}, found {network}",
+            hint="10.32.0.0/12 is the default",
+        )
+    return network
+
+
+def split(network: IPv4Network, members: Sequence[IPv4Address]) -> dict[IPv4Address, Share]:
+    """Give every member an equal, contiguous share; the order of `members` does not matter.
+
+    Raises:
+        InputError: No members, or more members than the range can give two addresses each.
+    """
+    owners = sorted(set(members))
+    if not owners:
+        raise InputError("a pod range needs at least one member to belong to")
+    size = network.num_addresses
+    step = ALIGNMENT if size // len(owners) >= 16 * ALIGNMENT else 1
+    base = int(network.network_address)
+    edges = [base + size * position // len(owners) // step * step for position in range(len(owners))] + [base + size]
+    parts = {
+        owner: Share(IPv4Address(edges[position]), IPv4Address(max(edges[position], edges[position + 1] - 1)))
+        for position, owner in enumerate(owners)
+    }
+    if size < len(owners) or min(count_usable(network, part) for part in parts.values()) < 2:
+        raise InputError(
+            f"the pod range {network} has {size} addresses, too few for {len(owners)} nodes",
+            hint="every node needs one for its bridge and one for a pod: use a larger range",
+        )
+    return parts
+
+
+def usable(network: IPv4Network, share: Share) -> Iterator[IPv4Address]:
+    """The addresses of `share` that may be given away, lowest first.
+
+    Never the network and broadcast address of the range. In ranges larger than /24 also no address that ends in .0 or
+    .255: they are valid there, but people and old firewalls take them for something else, and it costs under 1 %.
+    """
+    plain = network.prefixlen < 24
+    for number in range(int(share.first), int(share.last) + 1):
+        address = IPv4Address(number)
+        if address in (network.network_address, network.broadcast_address):
+            continue
+        if plain and number & 0xFF in (0, 0xFF):
+            continue
+        yield address
+
+
+def count_usable(network: IPv4Network, share: Share) -> int:
+    """How many addresses `usable` yields, without walking through a million of them."""
+    edges = sum(share.first <= edge <= share.last for edge in (network.network_address, network.broadcast_address))
+    if network.prefixlen >= 24:
+        return share.size - edges
+    first, last = int(share.first), int(share.last)
+    # Addresses that end in .0 or .255; the two edges of the range are among them.
+    return share.size - (_multiples(first, last) + _multiples(first + 1, last + 1))
+
+
+def _multiples(first: int, last: int) -> int:
+    return last // 256 - (first - 1) // 256
+
+
+def is_usable(network: IPv4Network, share: Share, address: IPv4Address) -> bool:
+    """Whether `usable` would yield this address."""
+    if address not in share:
+        return False
+    return next(usable(network, Share(address, address)), None) is not None
+
+
+def seed(network: IPv4Network, members: Iterable[IPv4Address], cluster: str, overlay: str = "") -> str:
+    """What two agents must agree on before they talk, condensed to 16 hex digits.
+
+    `overlay` is whatever else would part them silently: a VNI that only one of them has, say.
+    """
+    text = "\n".join([cluster, str(network), overlay, *(str(member) for member in sorted(set(members)))])
+    return sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Kernel objects of a node: network namespaces, links, addresses, forwarding entries, firewall rules."""

@@ -1,0 +1,279 @@
+"""The routing netlink socket: send a batch of messages, read what the kernel knows.
+
+The messages come from `plugin.link.rtnl`. Dumps are returned as small values; a refusal carries the kernel's own words.
+Protocol: RFC 3549, netlink(7), rtnetlink(7).
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Self
+
+from plugin.link import constants as c
+from plugin.link import netns, rtnl
+
+
+class NetlinkError(OSError):
+    """The kernel refused a message; `errno` is its number, the text holds what was asked and the kernel's own words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A network interface as the kernel describes it.
+
+    `master` is 0 outside a bridge; `peer_index` the other end of a veth pair (in its own namespace), else 0.
+    """
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    up: bool
+    master: int
+    kind: str
+    peer_index: int = 0
+    vxlan_vni: int | None = None
+    vxlan_local: IPv4Address | None = None
+    vxlan_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A neighbour or forwarding entry: `address` is the neighbour's, or the remote node of a VXLAN entry."""
+
+    index: int
+    mac: str
+    address: IPv4Address | None
+    permanent: bool
+    master: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An IPv4 route of the main table."""
+
+    destination: IPv4Network
+    gateway: IPv4Address | None
+    index: int | None
+
+
+def _attributes(data: bytes, offset: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("HH", data, offset)
+        if length < 4:
+            break
+        found[kind & c.NLA_TYPE_MASK] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def _string(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _colons(data: bytes) -> str:
+    return data.hex(":")
+
+
+def _link(body: bytes) -> Link:
+    index, flags = struct.unpack_from("iI", body, 4)
+    found = _attributes(body, 16)
+    info = _attributes(found.get(c.IFLA_LINKINFO, b""), 0)
+    kind = _string(info.get(c.INFO_KIND, b""))
+    data = _attributes(info.get(c.INFO_DATA, b""), 0) if kind == "vxlan" else {}
+    return Link(
+        index=index,
+        name=_string(found.get(c.IFLA_IFNAME, b"")),
+        mac=_colons(found.get(c.IFLA_ADDRESS, b"")),
+        mtu=struct.unpack("I", found[c.IFLA_MTU])[0] if c.IFLA_MTU in found else 0,
+        up=bool(flags & c.IFF_UP),
+        master=struct.unpack("I", found[c.IFLA_MASTER])[0] if c.IFLA_MASTER in found else 0,
+        kind=kind,
+        peer_index=struct.unpack("I", found[c.IFLA_LINK])[0] if kind == "veth" and c.IFLA_LINK in found else 0,
+        vxlan_vni=struct.unpack("I", data[c.VXLAN_ID])[0] if c.VXLAN_ID in data else None,
+        vxlan_local=IPv4Address(data[c.VXLAN_LOCAL]) if c.VXLAN_LOCAL in data else None,
+        vxlan_port=struct.unpack(">H", data[c.VXLAN_PORT])[0] if c.VXLAN_PORT in data else None,
+    )
+
+
+def _neighbour_entry(body: bytes) -> Neighbour:
+    index, state, flags = struct.unpack_from("iHB", body, 4)
+    found = _attributes(body, 12)
+    address = found.get(c.NDA_DST)
+    return Neighbour(
+        index=index,
+        mac=_colons(found.get(c.NDA_LLADDR, b"")),
+        address=IPv4Address(address) if address is not None and len(address) == 4 else None,
+        permanent=bool(state & (c.NUD_PERMANENT | c.NUD_NOARP)),
+        master=bool(flags & c.NTF_MASTER) or c.NDA_MASTER in found,
+    )
+
+
+class Netlink:
+    """A routing netlink socket; it stays bound to the namespace in which it was opened, whatever its thread does later.
+
+    Args:
+        netns_fd: The namespace to open it in, or None for the calling thread's own.
+
+    Raises:
+        OSError: The namespace cannot be entered.
+    """
+
+    def __init__(self, netns_fd: int | None = None) -> None:
+        if netns_fd is None:
+            self._socket = self._open()
+        else:
+            with netns.entered(netns_fd):
+                self._socket = self._open()
+        self._sequence = 0
+
+    @staticmethod
+    def _open() -> socket.socket:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for option in (c.NETLINK_CAP_ACK, c.NETLINK_EXT_ACK, c.NETLINK_GET_STRICT_CHK):
+            opened.setsockopt(c.SOL_NETLINK, option, 1)
+        opened.bind((0, 0))
+        return opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the socket; twice is harmless."""
+        self._socket.close()
+
+    def request(self, *messages: bytes, what: str = "") -> None:
+        """Send all messages at once and wait until the kernel has done them.
+
+        The kernel goes on after a failed message, so those behind it are carried out all the same.
+
+        Args:
+            messages: From the builders of this module; none is a no-op.
+            what: What is being done, for the error text.
+
+        Raises:
+            NetlinkError: The first refusal, after all answers have been read.
+        """
+        refusals = self.attempt(*messages)
+        for position, error in refusals:
+            subject = f"{what}: " if what else ""
+            where = f" (message {position + 1} of {len(messages)})" if len(messages) > 1 else ""
+            raise NetlinkError(error.errno, f"{subject}{error.strerror}{where}")
+
+    def attempt(self, *messages: bytes) -> list[tuple[int, OSError]]:
+        """Send all messages at once; the refusals come back as (position of the message, error), in order."""
+        if not messages:
+            return []
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        batch = bytearray()
+        for position, message in enumerate(messages):
+            stamped = bytearray(message)
+            flags = struct.unpack_from("H", stamped, 6)[0]
+            struct.pack_into("=HI", stamped, 6, flags | c.ACK, first + position)
+            batch += stamped
+        self._socket.send(batch)
+        waiting = set(range(first, first + len(messages)))
+        refusals: list[tuple[int, OSError]] = []
+        while waiting:
+            for kind, flags, sequence, body in self._receive():
+                if kind != c.NLMSG_ERROR or sequence not in waiting:
+                    continue
+                waiting.discard(sequence)
+                number = struct.unpack_from("i", body)[0]
+                if number:
+                    refusals.append((sequence - first, OSError(-number, _reason(-number, flags, body))))
+        return sorted(refusals, key=lambda refusal: refusal[0])
+
+    def links(self) -> list[Link]:
+        """Every interface of the namespace."""
+        return [_link(body) for body in self._dump(c.GETLINK, rtnl.link_header())]
+
+    def link(self, name: str) -> Link | None:
+        """The interface of that name, or None."""
+        return next((link for link in self.links() if link.name == name), None)
+
+    def addresses(self) -> list[tuple[int, IPv4Interface]]:
+        """Every IPv4 address as (ifindex, address with prefix)."""
+        found = []
+        for body in self._dump(c.GETADDR, struct.pack("BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+            prefix, index = body[1], struct.unpack_from("I", body, 4)[0]
+            attributes = _attributes(body, 8)
+            packed = attributes.get(c.IFA_LOCAL, attributes.get(c.IFA_ADDRESS, b""))
+            found.append((index, IPv4Interface((packed, prefix))))
+        return found
+
+    def routes(self) -> list[Route]:
+        """The IPv4 routes of the main table."""
+        header = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, c.RT_TABLE_MAIN, 0, 0, 0, 0)
+        found = []
+        for body in self._dump(c.GETROUTE, header):
+            if body[4] != c.RT_TABLE_MAIN:
+                continue
+            attributes = _attributes(body, 12)
+            gateway, index = attributes.get(c.RTA_GATEWAY), attributes.get(c.RTA_OIF)
+            found.append(
+                Route(
+                    IPv4Network((attributes.get(c.RTA_DST, bytes(4)), body[1])),
+                    None if gateway is None else IPv4Address(gateway),
+                    None if index is None else struct.unpack("I", index)[0],
+                )
+            )
+        return found
+
+    def neighbours(self) -> list[Neighbour]:
+        """The IPv4 neighbour table."""
+        header = struct.pack("BxxxiHBB", socket.AF_INET, 0, 0, 0, 0)
+        return [_neighbour_entry(body) for body in self._dump(c.GETNEIGH, header)]
+
+    def fdb(self) -> list[Neighbour]:
+        """The forwarding entries of bridges (`master`) and VXLAN devices."""
+        header = struct.pack("BxxxiHBB", c.AF_BRIDGE, 0, 0, 0, 0)
+        return [_neighbour_entry(body) for body in self._dump(c.GETNEIGH, header)]
+
+    def _dump(self, kind: int, header: bytes) -> Iterator[bytes]:
+        # A dump that was disturbed half-way is marked, not repeated, by the kernel: what it did tell is valid.
+        self._sequence += 1
+        message = bytearray(rtnl.message(kind, c.DUMP, header))
+        struct.pack_into("I", message, 8, self._sequence)
+        self._socket.send(message)
+        while True:
+            for answer, _flags, sequence, body in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if answer == c.NLMSG_DONE:
+                    return
+                if answer == c.NLMSG_ERROR:
+                    number = -struct.unpack_from("i", body)[0]
+                    raise NetlinkError(number, _reason(number, _flags, body))
+                yield body
+
+    def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        data = self._socket.recv(1 << 18)
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind, flags, sequence, _port = struct.unpack_from("IHHII", data, offset)
+            yield kind, flags, sequence, data[offset + 16 : offset + length]
+            offset += (length + 3) & ~3
+
+
+def _reason(number: int, flags: int, body: bytes) -> str:
+    """The kernel's words: the errno's text, and the extended acknowledgement where it sent one (netlink(7))."""
+    text = os.strerror(number) if number in errno.errorcode else f"error {number}"
+    if flags & c.F_ACK_TLVS:
+        # With CAP_ACK the error carries the header of the refused message only: 4 + 16 bytes.
+        start = 20 if flags & c.F_CAPPED else 4 + ((struct.unpack_from("I", body, 4)[0] + 3) & ~3)
+        nlmsgerr_attr_msg = 1
+        said = _attributes(body, start).get(nlmsgerr_attr_msg)
+        if said:
+            return f"{text}: {_string(said)}"
+    return text

@@ -1,0 +1,99 @@
+"""The overlay of a node: the VXLAN device and the entries that tell it where every pod is.
+
+plugin/core/forward.py decides the entries; here they are read and written. Nothing is learned from traffic.
+"""
+
+import errno
+from ipaddress import IPv4Address
+from typing import Final
+
+from plugin.core.errors import InputError, MissingError
+from plugin.core.forward import Changes, Forwarding
+from plugin.link import rtnl, sysctls
+from plugin.link.netlink import Link, Netlink, NetlinkError
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
+
+
+def ensure_overlay(netlink: Netlink, *, bridge: Link, vni: int, local: IPv4Address, port: int, mtu_bytes: int) -> Link:
+    """The VXLAN device exists with these values, is a port of the bridge and up; one with other values is replaced.
+
+    Raises:
+        InputError: The VNI or the UDP port is in use by a device of somebody else.
+        MissingError: The kernel has no VXLAN.
+    """
+    name = device_name(port)
+    found = netlink.link(name)
+    if found is not None and (found.vxlan_vni, found.vxlan_local, found.vxlan_port) != (vni, local, port):
+        netlink.request(rtnl.link_del(found.index), what=f"remove the outdated {name}")
+        found = None
+    if found is None:
+        message = rtnl.vxlan_add(name, vni=vni, local=local, port=port, mtu=mtu_bytes, master=bridge.index, up=False)
+        try:
+            netlink.request(message, what=f"create {name}")
+        except NetlinkError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise MissingError(
+                    f"the kernel has no VXLAN: {error}", hint="modprobe vxlan, or use a kernel that has it"
+                ) from error
+            if error.errno == errno.EEXIST:
+                raise InputError(
+                    f"VNI {vni} on UDP port {port} belongs to another device of this node: {error}",
+                    hint="stop the other network, or choose another vni: ip -d link show type vxlan",
+                ) from error
+            raise
+    sysctls.apply_sysctls(sysctls.interface(name))
+    link = netlink.link(name)
+    assert link is not None
+    netlink.request(
+        rtnl.link_set(link.index, up=True, mtu=mtu_bytes, master=bridge.index),
+        # The bridge answers ARP for known pods instead of flooding the question to all nodes.
+        rtnl.bridge_port_set(link.index, learning=False, neighbour_suppression=True),
+        what=f"set up {name}",
+    )
+    return link
+
+
+def device_name(port: int) -> str:
+    """Weave's name for it: `vxlan-6784`."""
+    return f"vxlan-{port}"
+
+
+def observe_forwarding(netlink: Netlink, *, bridge: Link, overlay: Link) -> Forwarding:
+    """The entries that are there now, ours or left over from an earlier run."""
+    flood: set[IPv4Address] = set()
+    remote: dict[str, IPv4Address] = {}
+    for entry in netlink.fdb():
+        if entry.index != overlay.index or entry.address is None:
+            continue
+        if entry.mac == rtnl.ZERO_MAC:
+            flood.add(entry.address)
+        else:
+            remote[entry.mac] = entry.address
+    neighbours = {
+        entry.address: entry.mac
+        for entry in netlink.neighbours()
+        if entry.index == bridge.index and entry.permanent and entry.address is not None and entry.mac
+        and not entry.address.is_multicast
+    }  # fmt: skip
+    return Forwarding(frozenset(flood), remote, neighbours)
+
+
+def apply_forwarding(netlink: Netlink, changes: Changes, *, bridge: Link, overlay: Link) -> None:
+    """Write what is new, then remove what is gone, in one send.
+
+    Raises:
+        NetlinkError: The kernel refused an entry for another reason than that it is there, or gone, already.
+    """
+    messages = [rtnl.vxlan_flood_append(overlay.index, node) for node in changes.flood_add]
+    for mac, node in changes.remote_set:
+        # Both tables: the bridge must know the port, the VXLAN device the node.
+        messages += [rtnl.vxlan_fdb_set(overlay.index, mac, node), rtnl.bridge_fdb_set(overlay.index, mac)]
+    messages += [rtnl.neighbour_set(bridge.index, address, mac) for address, mac in changes.neighbour_set]
+    messages += [rtnl.neighbour_del(bridge.index, address) for address in changes.neighbour_del]
+    for mac in changes.remote_del:
+        messages += [rtnl.vxlan_fdb_del(overlay.index, mac), rtnl.bridge_fdb_del(overlay.index, mac)]
+    messages += [rtnl.vxlan_fdb_del(overlay.index, rtnl.ZERO_MAC, node) for node in changes.flood_del]
+    for _, error in netlink.attempt(*messages):
+        if error.errno not in _GONE | {errno.EEXIST}:
+            raise NetlinkError(error.errno, f"write forwarding entries: {error.strerror}")

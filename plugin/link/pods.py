@@ -1,0 +1,207 @@
+"""Attaching a pod: a veth pair from the bridge into the pod's namespace, its address and routes; and taking it away.
+
+One message makes the pair with the inner end born inside the pod, one batch there brings it up with address and routes.
+Whoever calls decides addresses and writes them down first; nothing is decided here.
+"""
+
+import errno
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Final
+
+from plugin.core import cni
+from plugin.core.errors import CheckError, WeaveError
+from plugin.link import netns, rtnl, sysctls
+from plugin.link.netlink import Link, Netlink, NetlinkError
+
+MAC_PREFIX: Final = "0a:58"
+"""Locally administered; the four bytes of the pod's address follow, as with kubenet and the reference bridge plugin."""
+
+HOST_PREFIX: Final = "vethwepl"
+_ID_CHARACTERS: Final = 7
+_SPARE_NAMES: Final = 16
+
+
+class AttachError(CheckError):
+    """The pod's namespace or the node refuses the attachment."""
+
+
+class AlreadyAttachedError(AttachError):
+    """The pod has an interface of that name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodLink:
+    """A wanted attachment.
+
+    Attributes:
+        host_ifname: Name of the end on the node.
+        ifname: Name of the end in the pod.
+        mac: MAC of the end in the pod.
+        mtu_bytes: MTU of both ends.
+        interface: The pod's address with the prefix of the range.
+        routes: Routes to set in the pod.
+        hairpin: Whether the pod may reach itself through the bridge (a service that picks the caller).
+    """
+
+    host_ifname: str
+    ifname: str
+    mac: str
+    mtu_bytes: int
+    interface: IPv4Interface
+    routes: Sequence[cni.Route]
+    hairpin: bool
+
+
+def mac_for(address: IPv4Address) -> str:
+    """The MAC of the pod with this address: one address, one MAC, so that no ARP entry anywhere is ever out of date."""
+    return f"{MAC_PREFIX}:{address.packed.hex(':')}"
+
+
+def address_of(mac: str) -> IPv4Address | None:
+    """The address that `mac_for` made this MAC from, or None for any other MAC."""
+    if not mac.startswith(MAC_PREFIX + ":"):
+        return None
+    return IPv4Address(bytes.fromhex(mac[len(MAC_PREFIX) :].replace(":", "")))
+
+
+def host_ifname(container_id: str, ifname: str) -> str:
+    """The name of a pod's link on the node: `vethwepl` and the start of the container id, as Weave names it.
+
+    A second interface of the same container gets a name made of both, since the first has taken the plain one.
+    """
+    if ifname == "eth0":
+        return HOST_PREFIX + container_id[:_ID_CHARACTERS]
+    # 15 characters are all a name may have: five of the id, and a check figure of the interface's name.
+    figure = sum(ord(character) * (position + 1) for position, character in enumerate(ifname)) % 256
+    return f"{HOST_PREFIX}{container_id[:5]}{figure:02x}"
+
+
+def possible_host_ifnames(container_id: str, ifname: str) -> tuple[str, ...]:
+    """`host_ifname` and the names that are tried when a container of similar id has taken it, in this order."""
+    digests = [sha256(f"{container_id}/{ifname}/{attempt}".encode()).hexdigest() for attempt in range(_SPARE_NAMES)]
+    return host_ifname(container_id, ifname), *(HOST_PREFIX + digest[:_ID_CHARACTERS] for digest in digests)
+
+
+def free_host_ifname(container_id: str, ifname: str, taken: Collection[str]) -> str:
+    """The first of `possible_host_ifnames` that nobody has."""
+    names = possible_host_ifnames(container_id, ifname)
+    return next((name for name in names if name not in taken), names[0])
+
+
+def attach(netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink) -> Link:
+    """Make the pair, put one end into the pod and the other on the bridge, give the pod its address and routes.
+
+    Returns:
+        The link on the node's side. On any failure nothing is left behind.
+
+    Raises:
+        AlreadyAttachedError: The pod has an interface of that name; it is not touched.
+        AttachError: Anything else that the kernel refuses.
+    """
+    near = rtnl.VethEnd(name=pod.host_ifname, mtu=pod.mtu_bytes, master=bridge.index, up=False)
+    far = rtnl.VethEnd(name=pod.ifname, mac=pod.mac, mtu=pod.mtu_bytes, netns_fd=netns_fd)
+    try:
+        with Netlink(netns_fd) as inside:
+            if inside.link(pod.ifname) is not None:
+                raise AlreadyAttachedError(
+                    f"the pod already has an interface {pod.ifname}",
+                    hint="every ADD needs a DEL before it is repeated",
+                )
+            netlink.request(rtnl.veth_add(near, far), what=f"create {pod.host_ifname}")
+            try:
+                return _set_up(netlink, inside, netns_fd, pod)
+            except (OSError, WeaveError):
+                detach(netlink, pod.host_ifname)
+                raise
+    except NetlinkError as error:
+        raise AttachError(f"the kernel refused: {error.strerror or error}") from error
+    except OSError as error:
+        raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
+
+
+def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> Link:
+    sysctls.apply_sysctls(sysctls.interface(pod.host_ifname))
+    with netns.entered(netns_fd):
+        sysctls.apply_sysctls(sysctls.interface(pod.ifname))
+    inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
+    if inner is None or outer is None:
+        raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted meanwhile?")
+    inside.request(
+        rtnl.link_set(inner.index, up=True),
+        rtnl.address_add(inner.index, pod.interface),
+        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner.index) for route in pod.routes),
+        what=f"set up {pod.ifname} in the pod",
+    )
+    netlink.request(
+        rtnl.link_set(outer.index, up=True),
+        rtnl.bridge_port_set(outer.index, hairpin=pod.hairpin),
+        # The switch knows the pod before its first frame; after a crash the agent finds its address here again.
+        rtnl.bridge_fdb_set(outer.index, pod.mac),
+        what=f"connect {pod.host_ifname} to the switch",
+    )
+    return outer
+
+
+def detach(netlink: Netlink, name: str) -> bool:
+    """Delete the pair by the name of its end on the node; False when it was gone already.
+
+    Raises:
+        NetlinkError: The kernel refuses to delete it.
+    """
+    link = netlink.link(name)
+    if link is None:
+        return False
+    try:
+        netlink.request(rtnl.link_del(link.index), what=f"delete {name}")
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:  # the pod's namespace went away at the same moment
+            raise
+        return False
+    return True
+
+
+def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname: str) -> cni.Observed:
+    """What CHECK compares: both ends, their pairing, and what the pod's end carries.
+
+    Raises:
+        AttachError: The pod's namespace cannot be entered.
+    """
+    try:
+        with Netlink(netns_fd) as inside:
+            inner = inside.link(ifname)
+            addresses = inside.addresses()
+            routes = inside.routes()
+    except OSError as error:
+        raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
+    outer = netlink.link(name)
+    return cni.Observed(
+        container=_seen(inner),
+        host_ifname=name,
+        host=_seen(outer),
+        host_master=bridge.name if outer is not None and outer.master == bridge.index else "",
+        paired=inner is None or outer is None or inner.peer_index in {0, outer.index},
+        addresses=tuple(interface for index, interface in addresses if inner is not None and index == inner.index),
+        routes=tuple(
+            cni.Route(route.destination, route.gateway)
+            for route in routes
+            if inner is not None and route.index == inner.index
+        ),
+    )
+
+
+def _seen(link: Link | None) -> cni.ObservedLink | None:
+    return None if link is None else cni.ObservedLink(link.name, link.mac, link.mtu, link.up)
+
+
+def leftovers(netlink: Netlink, bridge: Link) -> dict[str, IPv4Address | None]:
+    """Pod links on the bridge: their names, and the pods' addresses as far as the switch's entries tell."""
+    ports = {link.index: link.name for link in netlink.links() if link.master == bridge.index}
+    found: dict[str, IPv4Address | None] = {name: None for name in ports.values() if name.startswith(HOST_PREFIX)}
+    for entry in netlink.fdb():
+        name = ports.get(entry.index, "")
+        if name in found and entry.master and (address := address_of(entry.mac)) is not None:
+            found[name] = address
+    return found

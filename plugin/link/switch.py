@@ -1,0 +1,100 @@
+"""The node's virtual switch: the bridge `weave`, its address, and the uplink it takes its MTU from."""
+
+import errno
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+
+from plugin.core.errors import InputError, MissingError
+from plugin.core.vxlan import overlay_mtu
+from plugin.link import rtnl, sysctls
+from plugin.link.netlink import Link, Netlink, NetlinkError
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """The link towards the other nodes."""
+
+    name: str
+    index: int
+    mtu_bytes: int
+
+
+def observe_uplink(netlink: Netlink, node_address: IPv4Address, name: str = "") -> Uplink:
+    """The link that carries the node's address: never "the first one" or "the one of the default route".
+
+    Args:
+        netlink: A socket in the node's namespace.
+        node_address: The address by which other nodes reach this one.
+        name: The link that is expected to have it; empty for any.
+
+    Raises:
+        InputError: No link of this node has the address, or another one than `name`.
+    """
+    addresses = netlink.addresses()
+    owner = next((index for index, interface in addresses if interface.ip == node_address), None)
+    link = next((link for link in netlink.links() if link.index == owner), None)
+    if link is None:
+        found = ", ".join(str(interface.ip) for _, interface in addresses) or "none"
+        raise InputError(
+            f"the node address {node_address} is on no interface of this node; its addresses are: {found}",
+            hint="correct node_address in the agent's configuration",
+        )
+    if name not in {"", link.name}:
+        raise InputError(
+            f"the node address {node_address} was expected on {name}, found on {link.name}",
+            hint="correct uplink or node_address in the agent's configuration",
+        )
+    return Uplink(link.name, link.index, link.mtu)
+
+
+def mtu_for(uplink: Uplink) -> int:
+    """What a pod may send so that the wrapped frame still fits the uplink.
+
+    Raises:
+        InputError: The uplink is too small for VXLAN.
+    """
+    return overlay_mtu(uplink.mtu_bytes)
+
+
+def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int) -> Link:
+    """The bridge exists, is up, and has this MAC and MTU; an existing one is taken over with its ports.
+
+    Raises:
+        InputError: A link of that name exists and is no bridge.
+        MissingError: The kernel has no bridges.
+    """
+    found = netlink.link(name)
+    if found is None:
+        try:
+            netlink.request(rtnl.bridge_add(name, mac=mac, mtu=mtu_bytes), what=f"create bridge {name}")
+        except NetlinkError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise MissingError(
+                    f"the kernel cannot make bridges: {error}", hint="modprobe bridge, or use a kernel that has it"
+                ) from error
+            raise
+    elif found.kind != "bridge":
+        raise InputError(
+            f"{name} exists on this node and is a {found.kind or 'plain'} interface, not a bridge",
+            hint=f"rename or remove it: ip link delete {name}",
+        )
+    sysctls.apply_sysctls(sysctls.interface(name))
+    link = netlink.link(name)
+    assert link is not None
+    netlink.request(
+        # A bridge's MTU follows its smallest port until somebody *changes* it (net/bridge/br_device.c, br_change_mtu),
+        # and the kernel passes over a change to the value that is there. Hence two steps.
+        rtnl.link_set(link.index, mtu=mtu_bytes - 1),
+        rtnl.link_set(link.index, up=True, mac=mac, mtu=mtu_bytes),
+        what=f"set up bridge {name}",
+    )
+    return link
+
+
+def ensure_address(netlink: Netlink, link: Link, interface: IPv4Interface) -> None:
+    """The link has this IPv4 address and no other one of the same network."""
+    for index, found in netlink.addresses():
+        if index == link.index and found != interface and found.network == interface.network:
+            netlink.request(rtnl.address_del(index, found), what=f"remove {found} from {link.name}")
+    if (link.index, interface) not in netlink.addresses():
+        netlink.request(rtnl.address_add(link.index, interface), what=f"give {interface} to {link.name}")

@@ -1,0 +1,48 @@
+"""The sysctls that a node's pod network depends on, each with its reason: no distribution's default is relied on."""
+
+import errno
+from collections.abc import Iterable
+from typing import Final
+
+from plugin.core.errors import MissingError
+from plugin.link import netns
+
+NODE: Final = (
+    # Pods reach the world outside through their node.
+    ("net/ipv4/ip_forward", "1"),
+    # Frames between two pods of a node stay frames: with 1 (the default of a new namespace) a FORWARD policy of DROP,
+    # as Docker sets it, cuts pods off from each other. Absent while br_netfilter is not loaded, which is as good.
+    ("net/bridge/bridge-nf-call-iptables", "0"),
+    ("net/bridge/bridge-nf-call-ip6tables", "0"),
+    ("net/bridge/bridge-nf-call-arptables", "0"),
+)
+
+
+def interface(name: str) -> tuple[tuple[str, str], ...]:
+    """The sysctls of one of our interfaces.
+
+    The pod network is IPv4: without these two a pod could send router advertisements and become its neighbours' IPv6
+    gateway (CVE-2020-10749), and every new port would send neighbour discovery through the overlay.
+    """
+    return (
+        (f"net/ipv6/conf/{name}/accept_ra", "0"),
+        (f"net/ipv6/conf/{name}/disable_ipv6", "1"),
+    )
+
+
+def apply_sysctls(wanted: Iterable[tuple[str, str]]) -> None:
+    """Write them in the calling thread's network namespace; a key that this kernel does not have is passed over.
+
+    Raises:
+        MissingError: /proc/sys is read-only or the value is refused.
+    """
+    for name, value in wanted:
+        try:
+            netns.write_sysctl(name, value)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                continue
+            raise MissingError(
+                f"sysctl {name.replace('/', '.')} could not be set to {value}: {error.strerror}",
+                hint="the agent needs root and a writable /proc/sys (a container needs --privileged)",
+            ) from error

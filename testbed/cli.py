@@ -1,0 +1,153 @@
+"""The command line: which commands there are, and how every error becomes a sentence and an exit code.
+
+Exit codes (design decision D12): 0 all is well, 1 a check failed, 2 wrong usage or input, 3 the machine lacks
+something, 130 interrupted. A command's module is imported when it is used, so that `--help` and `exec` do not wait for
+the others.
+"""
+
+import contextlib
+import errno
+import importlib.util
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import click
+
+from plugin.core.errors import WeaveError
+
+_COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "up": ("testbed.cli_lab", "up"),
+    "down": ("testbed.cli_lab", "down"),
+    "status": ("testbed.cli_inside", "status"),
+    "exec": ("testbed.cli_inside", "exec_"),
+    "cli": ("testbed.cli_inside", "cli"),
+    "run": ("testbed.run_command", "run_command"),
+    "demo": ("testbed.demo", "demo_command"),
+}
+
+_EXAMPLES: Final = """
+\b
+Examples:
+  weavelab up topologies/two-nodes.yaml     bring a lab up
+  weavelab exec red -- ping -c1 green       run something inside a pod or node
+  weavelab cli                              the Mininet prompt on the running lab
+  weavelab run                              lab up, all scenarios, lab down, report
+  weavelab down --all                       leave nothing behind
+"""
+
+_INTERRUPTED: Final = 130
+_BROKEN_PIPE: Final = 141
+_HUNG_UP: Final = 129
+"""128 + the signal's number, as shells have it: SIGINT, SIGPIPE, SIGHUP."""
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
+        """All names, in the order of a lab's life; one whose module is not part of this installation is left out."""
+        return [name for name, (module, _) in _COMMANDS.items() if importlib.util.find_spec(module) is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, attribute = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=Commands, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="weavelab", message="weavelab %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
+@click.pass_context
+def weavelab(ctx: click.Context, debug: bool) -> None:  # noqa: FBT001 - click passes by name
+    """A whole Kubernetes-style pod network on this machine: run it, see it, break it, understand it."""
+    ctx.obj = {"debug": debug}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one line an ending: a table in words
+    """Run one command line; returns the exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
+    try:
+        result = weavelab.main(args=argv, prog_name="weavelab", standalone_mode=False)
+        sys.stdout.flush()
+    except WeaveError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except click.ClickException as error:  # UsageError among them, whose exit code is 2
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", "", _INTERRUPTED)
+    except BrokenPipeError:
+        _silence_stdout()
+        return _BROKEN_PIPE
+    except OSError as error:
+        if error.errno == errno.EIO and error.filename is None:  # no file: our terminal, whose window was closed
+            return _hung_up(error)
+        if error.errno in {errno.ENOSPC, errno.EROFS}:
+            return _fail(f"the disk refused: {error}", "free space, or another folder, is needed", 3)
+        return _bug(error, argv)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+        return _bug(error, argv)
+    return result if isinstance(result, int) else 0
+
+
+def _open_closed_streams() -> None:
+    """Python has None where the caller closed standard output or error (`>&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for the whole process
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    sys.stderr.write(f"error: {message}\n" if code != _INTERRUPTED else f"{message}\n")
+    if hint:
+        sys.stderr.write(f"hint: {hint}\n")
+    return code
+
+
+def _bug(error: BaseException, argv: Sequence[str]) -> int:
+    """Something we did not foresee: one paragraph for the person, the traceback for the one who repairs it."""
+    trace = "".join(traceback.format_exception(error))
+    if "--debug" in argv or os.environ.get("WEAVELAB_DEBUG"):
+        sys.stderr.write(trace)
+        where = "the traceback is above"
+    else:
+        where = _keep(trace)
+    sys.stderr.write(
+        f"error: weavelab met something it did not expect: {type(error).__name__}: {error}\n"
+        f"This is a bug in weavelab, not in what you did; {where}.\n"
+        "If a lab was being changed, `weavelab down --all` cleans up.\n"
+    )
+    return 1
+
+
+def _keep(trace: str) -> str:
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="weavelab-bug-", suffix=".txt", delete=False) as file:
+            file.write(trace)
+    except OSError:
+        return "run it again with --debug for the traceback"
+    return f"the traceback is in {file.name} (or use --debug)"
+
+
+def _hung_up(error: OSError) -> int:
+    _silence_stdout()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"error: the output went away: {error.strerror}\n")
+    return _HUNG_UP
+
+
+def _silence_stdout() -> None:
+    """The reader of our output went away: what is still buffered must not raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

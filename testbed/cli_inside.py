@@ -1,0 +1,129 @@
+"""`weavelab status`, `exec` and `cli`: looking at a running lab, and into it."""
+
+import json
+import os
+import sys
+from typing import Final
+
+import click
+
+from plugin.core.errors import InputError
+
+_STATUS_EXAMPLES: Final = """
+\b
+Examples:
+  weavelab status
+  weavelab status two-nodes --format json
+
+\b
+Exit code: 0 every agent is ready, 1 something is not.
+"""
+
+_EXEC_EXAMPLES: Final = """
+\b
+Examples:
+  weavelab exec red -- ping -c1 10.40.0.2     in a pod
+  weavelab exec node1 -- bridge fdb show      on a node
+  weavelab exec outside -- tcpdump -ni eth0   on the host beyond the cluster
+  weavelab exec --lab b node1 -- bash         a shell, in one of several labs
+
+\b
+Exit code: the command's own; 126 it cannot be executed, 127 there is no such command.
+"""
+
+_CLI_EXAMPLES: Final = """
+\b
+Examples:
+  weavelab cli                          the prompt
+  weavelab cli -c pingall -c 'red ping -c1 green'
+  weavelab cli < commands.txt
+
+\b
+Exit code: 0, or 1 when a command of -c or of a script failed.
+"""
+
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+
+
+@click.command(epilog=_STATUS_EXAMPLES, short_help="Show labs, nodes, agents, peers and pods.")
+@click.argument("lab", required=False)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people or programs.",
+)
+def status(lab: str | None, output: str) -> int:
+    """Show the labs of this machine, or one of them: nodes, agents, peers, pods."""
+    from testbed.lab_status import healthy, observe, print_tables  # noqa: PLC0415 - `--help` does not wait for it
+    from testbed.up import check_machine  # noqa: PLC0415
+
+    check_machine()
+    found = observe(lab)
+    if output == "json":
+        click.echo(json.dumps({"labs": found}, indent=2))
+    else:
+        print_tables(found)
+    return 0 if all(map(healthy, found)) else 1
+
+
+@click.command(
+    name="exec",
+    epilog=_EXEC_EXAMPLES,
+    short_help="Run a command inside a node or pod.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("--lab", metavar="LAB", help="Which lab, when several are up.")
+@click.argument("target")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
+def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
+    """Run a command inside a node, a pod, a router, `outside` or `underlay`.
+
+    The command takes the place of weavelab: same terminal, same signals, its own exit code. No shell is in between.
+    """
+    from testbed.lab import Lab  # noqa: PLC0415
+    from testbed.space import enter  # noqa: PLC0415
+    from testbed.up import check_machine  # noqa: PLC0415
+
+    check_machine()
+    if command[:1] == ("--",):  # click keeps it when the target stands before it
+        command = command[1:]
+    if not command:
+        raise click.UsageError(f"what shall run inside {target}? For example: weavelab exec {target} -- ip address")
+    space = Lab.load(lab).space(target)
+    try:
+        enter(space)
+    except OSError as error:
+        raise InputError(
+            f"{target} cannot be entered: {error}", hint="is the lab still whole? `weavelab status` shows it"
+        ) from error
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - no shell is the point
+    except FileNotFoundError:
+        click.echo(f"error: {target} has no command {command[0]}", err=True)
+        return _NOT_FOUND
+    except OSError as error:
+        click.echo(f"error: {command[0]} cannot be executed in {target}: {error.strerror}", err=True)
+        return _NOT_EXECUTABLE
+
+
+@click.command(epilog=_CLI_EXAMPLES, short_help="The Mininet prompt on a running lab.")
+@click.argument("lab", required=False)
+@click.option(
+    "-c", "--command", "commands", multiple=True, metavar="COMMAND", help="Run this instead; may be repeated."
+)
+def cli(lab: str | None, commands: tuple[str, ...]) -> int:
+    """Open the Mininet prompt on a running lab: its nodes and pods by name, pingall, iperf, links and more.
+
+    Leaving the prompt leaves the lab up.
+    """
+    from testbed.lab import Lab  # noqa: PLC0415
+    from testbed.up import check_machine  # noqa: PLC0415
+
+    check_machine()
+    running = Lab.load(lab)
+    from testbed.shell import run_shell  # noqa: PLC0415 - Mininet costs 0.1 s and more
+
+    return run_shell(running, commands, stdin=sys.stdin)

@@ -1,0 +1,132 @@
+"""`weavelab up` and `weavelab down`: their options; what they do is in `testbed.up` and `testbed.down`."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from plugin.core.errors import InputError
+
+DEFAULT_TOPOLOGY: Final = "topologies/two-nodes.yaml"
+_PROJECT: Final = Path(__file__).resolve().parent.parent
+
+_UP_EXAMPLES: Final = """
+\b
+Examples:
+  weavelab up                                     the default topology, two nodes
+  weavelab up topologies/racks.yaml
+  weavelab up topologies/two-nodes.yaml --name b  a second lab beside the first
+"""
+
+_DOWN_EXAMPLES: Final = """
+\b
+Examples:
+  weavelab down                 the lab that is up
+  weavelab down two-nodes
+  weavelab down --all --wait    all labs; return when the kernel has freed everything
+"""
+
+
+@click.command(epilog=_UP_EXAMPLES, short_help="Bring a lab up.")
+@click.argument("topology", required=False, type=click.Path(path_type=Path), metavar="[TOPOLOGY]")
+@click.option("--name", metavar="LAB", help="Call the lab so, instead of by its topology's name.")
+@click.option("--keep-on-failure", is_flag=True, help="When it fails, leave what there is, to look inside.")
+def up(topology: Path | None, name: str | None, keep_on_failure: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Bring up the lab that a topology file describes.
+
+    Returns when every agent is ready, sees every other, and knows every pod. A failure or Ctrl-C leaves nothing behind.
+    """
+    from testbed import state  # noqa: PLC0415 - `--help` must not wait for the lab's imports
+    from testbed.load import load_topology  # noqa: PLC0415
+    from testbed.progress import for_terminal  # noqa: PLC0415
+    from testbed.scenario_members import WEAVELAB  # noqa: PLC0415
+    from testbed.up import bring_up, check_machine  # noqa: PLC0415
+
+    check_machine()
+    check_lab_name(name)
+    path = topology or default_topology()
+    loaded = load_topology(path)
+    began_s = time.monotonic()
+    with for_terminal() as progress:
+        lab = bring_up(
+            loaded,
+            name=name,
+            topology_file=str(path.resolve()),
+            progress=progress,
+            keep_on_failure=keep_on_failure,
+        )
+    member = next(iter(lab.pods), next(iter(lab.nodes)))
+    several = state.ready_labs() != [lab.name]
+    option = f"--lab {lab.name} " if several else ""
+    click.echo(f"lab {lab.name} is up: {_count(lab.nodes, 'node')}, {_count(lab.pods, 'pod')}, ", nl=False)
+    click.echo(f"{time.monotonic() - began_s:.2f} s")
+    click.echo(f"  look inside:  {WEAVELAB} exec {option}{member} -- ip address")
+    click.echo(f"  prompt:       {WEAVELAB} cli{f' {lab.name}' if several else ''}")
+    click.echo(f"  take it down: {WEAVELAB} down {lab.name}")
+
+
+@click.command(epilog=_DOWN_EXAMPLES, short_help="Take a lab down, or what is left of it.")
+@click.argument("lab", required=False)
+@click.option("--all", "all_", is_flag=True, help="Every lab of this machine, also what killed commands left.")
+@click.option("--wait", is_flag=True, help="Return when the kernel has freed everything, not before.")
+def down(lab: str | None, all_: bool, wait: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Take a lab down: its processes, namespaces, mounts and files, in whatever state they are.
+
+    The kernel frees namespaces in the background, some 40 ms a node; --wait waits for that.
+    """
+    from testbed import state  # noqa: PLC0415
+    from testbed.down import tear_down, tear_down_all, wait_for_kernel  # noqa: PLC0415
+    from testbed.up import check_machine  # noqa: PLC0415
+
+    if all_ and lab is not None:
+        raise click.UsageError(f"give either a lab ({lab}) or --all")
+    check_machine()
+    check_lab_name(lab)
+    if all_:
+        names = tear_down_all()
+    else:
+        names = [lab or _only_lab(state.labs())]
+        tear_down(names[0])
+    for name in names:
+        click.echo(f"lab {name} is down")
+    if not names:
+        click.echo("no lab was up")
+    if wait and not wait_for_kernel():
+        click.echo("the kernel is still freeing namespaces; nothing more needs to be done", file=sys.stderr)
+
+
+def check_lab_name(name: str | None) -> None:
+    """See that a lab's name is one: it becomes a folder and part of namespace names.
+
+    Raises:
+        InputError: It is not.
+    """
+    from testbed.model import NAME_PATTERN, RESERVED_NAMES  # noqa: PLC0415
+
+    if name is not None and (not re.fullmatch(NAME_PATTERN, name) or name in RESERVED_NAMES):
+        raise InputError(
+            f"wanted the name of a lab, found {name!r}",
+            hint=f"1 to 15 of a-z, 0-9 and '-', starting with a letter; not {', '.join(sorted(RESERVED_NAMES))}",
+        )
+
+
+def default_topology() -> Path:
+    """The default topology: of the folder we are in, else of the project."""
+    here = Path(DEFAULT_TOPOLOGY)
+    return here if here.exists() else _PROJECT / DEFAULT_TOPOLOGY
+
+
+def _only_lab(labs: list[str]) -> str:
+    if len(labs) == 1:
+        return labs[0]
+    if not labs:
+        raise InputError("no lab is up", hint="there is nothing to take down")
+    raise InputError(f"several labs are up: {', '.join(labs)}", hint="name one, or use --all")
+
+
+def _count(things: object, word: str) -> str:
+    number = len(things)  # type: ignore[arg-type]
+    return f"{number} {word}" + ("" if number == 1 else "s")

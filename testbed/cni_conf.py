@@ -1,0 +1,116 @@
+"""The configuration of a container runtime's networks, as libcni reads it: pure, files come as text.
+
+A node's network is the first file by name in /etc/cni/net.d (`testbed.kubelet` looks there); what a plugin reads on its
+standard input is its part of that file with what a runtime injects. Source: libcni/conf.go and libcni/api.go of
+github.com/containernetworking/cni.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from plugin.core.cni import VERSIONS
+from plugin.core.errors import CheckError
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CniCall:
+    """One execution of one plugin, as it was. `environment` holds the CNI_ variables only."""
+
+    plugin: str
+    command: str
+    environment: Mapping[str, str]
+    stdin: Mapping[str, Any]
+    stdout: str
+    stderr: str
+    exit_code: int
+    seconds: float
+    timed_out: bool = False
+
+
+class CniCallError(CheckError):
+    """A verb failed. `code` is the plugin's error code (0: there was none), `calls` all that was executed so far."""
+
+    def __init__(self, message: str, *, hint: str = "", code: int = 0, calls: Sequence[CniCall] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.calls = tuple(calls)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkList:
+    """One configuration of a node, whatever kind of file it came from. `source` is the file's text."""
+
+    path: Path
+    name: str
+    cni_version: str
+    plugins: tuple[Json, ...]
+    disable_check: bool
+    source: str
+
+
+def parse_network_list(path: Path, source: str) -> NetworkList:
+    """A .conflist, or a .conf or .json with one plugin, as one list (libcni/conf.go).
+
+    Raises:
+        CniCallError: It is not JSON, has no name, no plugin, a plugin without type, or a version nobody knows.
+    """
+    try:
+        raw = json.loads(source)
+    except ValueError as error:
+        raise CniCallError(f"cni config uninitialized: {path} is not valid JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise CniCallError(f"cni config uninitialized: {path} must hold a JSON object")
+    name = raw.get("name")
+    if not isinstance(name, str) or not name:
+        raise CniCallError(f'cni config uninitialized: {path} has no "name"', hint="every network needs a name")
+    plugins = raw.get("plugins") if path.suffix == ".conflist" else [raw]
+    if not isinstance(plugins, list) or not plugins:
+        raise CniCallError(f"cni config uninitialized: CNI config list in {path} has no networks")
+    for plugin in plugins:
+        if not isinstance(plugin, dict) or not isinstance(plugin.get("type"), str) or not plugin["type"]:
+            raise CniCallError(
+                f'cni config uninitialized: a plugin in {path} has no "type"',
+                hint="the type is the name of the executable in /opt/cni/bin",
+            )
+    return NetworkList(
+        path=path,
+        name=name,
+        cni_version=_list_version(path, raw),
+        plugins=tuple(plugins),
+        disable_check=any(raw.get("disableCheck") == word for word in (True, "true")),
+        source=source,
+    )
+
+
+def _list_version(path: Path, raw: Json) -> str:
+    """`cniVersions` wins: the highest that we know (libcni since 1.3); else `cniVersion`; else the oldest."""
+    offered = raw.get("cniVersions")
+    known = [version for version in VERSIONS if isinstance(offered, list) and version in offered]
+    if known:
+        return known[-1]
+    wanted = raw.get("cniVersion") or VERSIONS[0]
+    version = next((version for version in VERSIONS if version == wanted), "")
+    if not version:
+        raise CniCallError(
+            f"cni config uninitialized: {path} wants cniVersion {json.dumps(wanted)}",
+            hint=f"known are {', '.join(VERSIONS)}",
+        )
+    return version
+
+
+def plugin_config(
+    network: NetworkList, config: Json, previous: Json | None, capabilities: Mapping[str, Any] | None
+) -> Json:
+    """What one plugin of the list reads on stdin: its part, with what a runtime injects."""
+    stdin = config | {"name": network.name, "cniVersion": network.cni_version}
+    if previous is not None:
+        stdin["prevResult"] = previous
+    capable = config.get("capabilities")
+    declared = {name for name, wanted in capable.items() if wanted} if isinstance(capable, dict) else set()
+    granted = {name: value for name, value in (capabilities or {}).items() if name in declared}
+    return stdin | {"runtimeConfig": granted} if granted else stdin

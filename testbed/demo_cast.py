@@ -1,0 +1,165 @@
+"""Who plays in the demo, and the two experiments: a pod created in a running lab, a ping watched on every uplink.
+
+Nothing here prints: `testbed.demo_steps` shows what comes out.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from plugin.core.errors import InputError
+from testbed import podset, state
+from testbed.cni_conf import CniCall
+from testbed.lab import Lab, LabPod
+from testbed.model import PodSpec, Topology
+from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
+from testbed.probes.wire import PodFacts, WireFacts, WirePath, WireVerdict, judge_wire
+from testbed.state import PodRecord
+
+NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")
+"""Names for the pod that is created during the demo; the first that the topology does not have."""
+
+MARKERS: Final[Mapping[WirePath, bytes]] = {"same-node": b"demo: same node!", "cross-node": b"demo: cross node"}
+"""What the pings carry: 16 bytes, readable in a hex dump."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The roles, by name: `sender` on `node` pings `new` (created in the demo, on `node`), then `far` on `far_node`."""
+
+    sender: str
+    node: str
+    new: str
+    far: str
+    far_node: str
+
+
+def choose_cast(topology: Topology) -> Cast:
+    """Give out the roles.
+
+    Raises:
+        InputError: The topology has no pods on two nodes.
+    """
+    pods = list(topology.pods.items())
+    far = next(((name, pod.node) for name, pod in pods if pod.node != pods[0][1].node), None)
+    if far is None:
+        raise InputError(
+            f"the demo wanted pods on two nodes, found {len(pods)} pod{'' if len(pods) == 1 else 's'} in topology "
+            f"{topology.name}" + (f", on {pods[0][1].node} only" if pods else ""),
+            hint="take one such as topologies/two-nodes.yaml, the default",
+        )
+    taken = {*topology.pods, *topology.nodes, *topology.underlay.routers}
+    new = next(name for name in (*NEW_PODS, *(f"new-{number}" for number in range(1, 1000))) if name not in taken)
+    return Cast(sender=pods[0][0], node=pods[0][1].node, new=new, far=far[0], far_node=far[1])
+
+
+def add_pod(lab: Lab, node: str, pod: str) -> Lab:
+    """Create a pod in a running lab, through the node's kubelet and CNI chain; the lab with it.
+
+    Raises:
+        CniCallError: The ADD failed; nothing of the pod is left.
+        OSError: The sandbox could not be made.
+    """
+    paths = lab.paths
+    with state.locked(paths, wait_s=5.0):
+        before = state.read(paths) or lab.state
+        announced = msgspec.structs.replace(
+            before, netns_names=(*before.netns_names, paths.netns_name(pod).name), step=f"pod {pod}"
+        )
+        state.write(paths, announced)  # before the pod is there, so that `down` knows of it whatever happens
+        record: PodRecord = podset.attach(paths, node, pod)
+        topology = msgspec.structs.replace(before.topology, pods={**before.topology.pods, pod: PodSpec(node=node)})
+        after = msgspec.structs.replace(announced, step="", topology=topology, pods={**before.pods, pod: record})
+        state.write(paths, after)
+    return Lab.of(after)
+
+
+def result_of(call: CniCall) -> dict[str, Any]:
+    """The result that a CNI call printed."""
+    result: dict[str, Any] = json.loads(call.stdout)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedPing:
+    """A ping and what passed on all uplinks meanwhile.
+
+    Attributes:
+        verdict: What the frames prove.
+        uplinks: How many frames passed on each node's uplink, and how many of them were the ping's.
+        pods: The same at the two pods' own interfaces.
+        inside: The ping's frames there.
+    """
+
+    verdict: WireVerdict
+    uplinks: Mapping[str, tuple[int, int]]
+    pods: Mapping[str, tuple[int, int]]
+    inside: tuple[CapturedFrame, ...]
+
+
+def watch_ping(
+    lab: Lab, sender: LabPod, target: LabPod, path: WirePath, *, count: int, ping: Callable[[], int]
+) -> WatchedPing:
+    """Capture on every node's uplink and at both pods while `ping` runs, and judge.
+
+    Args:
+        lab: The lab.
+        sender: Who pings.
+        target: Whom.
+        path: The way the packets should take; its marker is what the ping carries.
+        count: How many requests are sent.
+        ping: Does it; returns how many were answered.
+    """
+    marker = MARKERS[path]
+    uplinks = [Tap(node.space, node.uplink_ifname, name) for name, node in lab.nodes.items()]
+    ends = [Tap(pod.space, pod.ifname, pod.name) for pod in (sender, target)]
+    with capture(ends) as pods, capture(uplinks) as wire:
+        answered = ping()
+        wire.drain(marker=marker)
+        pods.drain(marker=marker)
+    facts = WireFacts(
+        sender=_facts(sender),
+        target=_facts(target),
+        uplinks={name: node.uplink_address for name, node in lab.nodes.items()},
+        watched=wire.taps,
+        marker=marker,
+        count=count,
+        answered=answered,
+        frames_lost=wire.lost,
+        vni=lab.topology.network.vni,
+    )
+    return WatchedPing(
+        verdict=judge_wire(wire.frames, facts, path),
+        uplinks=_count(wire, marker),
+        pods=_count(pods, marker),
+        inside=tuple(frame for frame in pods.frames if marker in frame.data),
+    )
+
+
+def _count(session: Capture, marker: bytes) -> dict[str, tuple[int, int]]:
+    """By tap: all frames, and those with the marker."""
+    frames = session.frames
+    return {
+        tap: (
+            sum(frame.tap == tap for frame in frames),
+            sum(frame.tap == tap and marker in frame.data for frame in frames),
+        )
+        for tap in session.taps
+    }
+
+
+def find(frames: tuple[CapturedFrame, ...], tap: str, direction: Direction, *, request: bool) -> CapturedFrame | None:
+    """The first echo (request or reply) that passed `tap` in that direction."""
+    for frame in frames:
+        icmp = frame.packet.innermost.icmp
+        wanted = icmp is not None and (icmp.is_request if request else icmp.is_reply)
+        if wanted and (frame.tap, frame.direction) == (tap, direction):
+            return frame
+    return None
+
+
+def _facts(pod: LabPod) -> PodFacts:
+    return PodFacts(name=pod.name, address=pod.address, mac=pod.mac, node=pod.node)

@@ -1,0 +1,78 @@
+"""What the demo's steps share: the stage, the lab, who plays, and what has been seen so far."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from testbed import state
+from testbed.demo_cast import Cast
+from testbed.demo_stage import DemoError, Stage
+from testbed.lab import Lab
+from testbed.model import Topology
+from testbed.probes.capture import CapturedFrame
+
+
+@dataclass(slots=True)
+class Show:
+    """What the steps share: the stage, who plays, and what has been seen so far."""
+
+    stage: Stage
+    name: str
+    topology: Topology
+    topology_file: Path
+    cast: Cast
+    lab: Lab | None = None
+    echoes: dict[str, CapturedFrame] = field(default_factory=dict)
+    near_frames: int = 0
+
+    @property
+    def running(self) -> Lab:
+        """The lab, once it is up."""
+        assert self.lab is not None, "the first step brings it up"
+        return self.lab
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the texts of `testbed.demo_texts` may name in curly braces."""
+        cast, pods = self.cast, {} if self.lab is None else self.lab.pods
+        return {
+            "sender": cast.sender,
+            "node": cast.node,
+            "near": cast.new,
+            "far": cast.far,
+            "far_node": cast.far_node,
+            "new_address": str(pods[cast.new].address) if cast.new in pods else "",
+        }
+
+    def exec(self, target: str, *argv: str, mark: tuple[str, ...] = ()) -> str:
+        """Show and run a command inside a member of the lab.
+
+        It is shown without --lab while this lab is the only one, and run with it: another may come up this moment.
+        """
+        full = ("exec", "--lab", self.name, target, "--", *argv)
+        alone = state.ready_labs() == [self.name]
+        return self.stage.weavelab(*full, mark=mark, shown=("exec", target, "--", *argv) if alone else full)
+
+    def address(self, pod: str) -> str:
+        """A pod's address."""
+        return str(self.running.pods[pod].address)
+
+
+def demand(wanted: str, text: str, where: str) -> None:
+    """See that a command printed what the step explains.
+
+    Raises:
+        DemoError: It did not.
+    """
+    if wanted not in text:
+        raise DemoError(f"wanted {wanted!r} in {where}, which does not have it", hint="its output is above")
+
+
+def make_table(*columns: str) -> Table:
+    """A table without frame; numbers stand right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in {"bytes", "frames", "of this ping"} else "left")
+    return table

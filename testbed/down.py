@@ -1,0 +1,207 @@
+"""THE END OF A LAB, read `tear_down` downwards: processes, names, mounts, files.
+
+It works from what exists and what the state file names, whatever state that is: a lab that is up, half built, half
+removed, or whose state file is damaged. Every step is safe to repeat, so a tear-down that was killed is simply run
+again. It never deletes a device: those go with their namespaces, in the kernel's own time.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from plugin.core.errors import CheckError, WeaveError
+from plugin.link import netns, rtnl
+from plugin.link.netlink import Netlink
+from testbed import mounts, processes, state
+from testbed.interrupts import held_off
+from testbed.paths import NETNS, RUN, LabPaths
+from testbed.processes import ProcessId
+
+GRACE_S: Final = 2.0
+"""How long agents may take to end by themselves before they are killed."""
+
+_ROUNDS_MAX: Final = 5
+"""Rounds of looking for processes: one that forks while it is being ended is caught in the next round."""
+
+LOCK_WAIT_S: Final = 10.0
+KERNEL_WAIT_S: Final = 120.0
+
+
+def tear_down(lab: str) -> None:
+    """Remove a lab, whatever is left of it.
+
+    Raises:
+        InputError: There is no lab of that name.
+        CheckError: Another command is changing it, or something does not go away (it is named).
+    """
+    paths = LabPaths(lab)
+    with state.locked(paths, wait_s=LOCK_WAIT_S), held_off():
+        remove(paths)
+
+
+def tear_down_all() -> list[str]:
+    """Remove every lab of this machine; returns their names.
+
+    Raises:
+        CheckError: One or more could not be removed; the others are gone.
+    """
+    removed, failures = [], []
+    for lab in state.labs():
+        try:
+            tear_down(lab)
+            removed.append(lab)
+        except WeaveError as error:
+            failures.append(f"{lab}: {error.message}")
+    _remove_run_directory()
+    if failures:
+        raise CheckError("not every lab could be removed: " + "; ".join(failures))
+    return removed
+
+
+def remove(paths: LabPaths, *, keep_directory: bool = False) -> None:
+    """Remove a lab whose lock the caller holds; see `tear_down`.
+
+    Args:
+        paths: Which lab.
+        keep_directory: Leave its directory, which is what the caller's lock is on.
+    """
+    recorded = _begin(paths)
+    namespaces = processes.namespace_ids(_pins(paths))
+    survivors = _end_processes(namespaces, recorded)
+    if survivors:
+        pids = ", ".join(str(process.pid) for process in survivors)
+        raise CheckError(
+            f"processes of lab {paths.lab} cannot be ended: {pids}",
+            hint="they hang in the kernel (state D in `ps`); run `weavelab down` again when they are gone",
+        )
+    _release_names(namespaces, () if recorded is None else recorded.netns_names)
+    _unmount(paths)
+    _remove_files(paths)
+    if not keep_directory:
+        _remove_directories(paths)
+
+
+def remove_if_empty(paths: LabPaths) -> None:
+    """Remove the directory of a lab that never came to be (made only for its lock)."""
+    with contextlib.suppress(OSError):
+        paths.directory.rmdir()
+    _remove_run_directory()
+
+
+def _begin(paths: LabPaths) -> state.LabState | None:
+    """What the state file says, and a note in it that the lab is going; None when it is absent or damaged."""
+    try:
+        found = state.read(paths)
+    except CheckError:
+        return None
+    if found is not None:
+        with contextlib.suppress(WeaveError):  # a full disk must not keep a lab from being removed
+            state.write(paths, msgspec.structs.replace(found, phase="removing", command_pid=os.getpid()))
+    return found
+
+
+def _pins(paths: LabPaths) -> list[Path]:
+    found: list[Path] = []
+    for directory in (paths.pins, paths.mount_pins):
+        with contextlib.suppress(OSError):
+            found += directory.iterdir()
+    return found
+
+
+def _end_processes(namespaces: set[tuple[int, int]], recorded: state.LabState | None) -> list[ProcessId]:
+    """End the agents, then whoever else lives in the lab's namespaces: those are the lab's by definition."""
+    agents = [] if recorded is None else [ProcessId(entry.pid, entry.start_ticks) for entry in recorded.processes]
+    survivors = processes.end(agents, grace_s=GRACE_S)
+    for _ in range(_ROUNDS_MAX):
+        found = processes.inhabitants(namespaces)
+        if not found:
+            break
+        # Interactive shells ignore SIGTERM, and what still runs here has nothing left to save.
+        survivors = processes.end(found, grace_s=0.0)
+    return survivors
+
+
+def _release_names(namespaces: set[tuple[int, int]], recorded: Iterable[str]) -> None:
+    """Remove our entries below /run/netns: what names one of our namespaces, and what was announced but never bound."""
+    names = set(recorded)
+    try:
+        entries = list(NETNS.iterdir())
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        bound = processes.namespace_ids([entry])
+        if (bound and bound <= namespaces) or (not bound and entry.name in names):
+            mounts.release(entry)
+
+
+def _unmount(paths: LabPaths) -> None:
+    """Unmount the lab's tmpfs, and with it every pin; several when mounts of killed commands are stacked."""
+    before: list[Path] = []
+    while points := [point for point in mounts.mount_points() if point.is_relative_to(paths.directory)]:
+        if points == before:
+            raise CheckError(
+                f"wanted to unmount {points[0]}, found it concealed by another mount",
+                hint="unmount what was mounted over it (findmnt -R /run), then run `weavelab down` again",
+            )
+        mounts.detach(points[0])  # the table lists a mount before those below it, and this takes them along
+        before = points
+
+
+def _remove_files(paths: LabPaths) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            paths.fs.rmdir()
+        for file in (paths.state_file, paths.state_file.with_suffix(".new")):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unremovable(paths, error) from error
+
+
+def _remove_directories(paths: LabPaths) -> None:
+    try:
+        paths.directory.rmdir()
+    except OSError as error:
+        raise _unremovable(paths, error) from error
+    mounts.drop_netns_directory()
+    _remove_run_directory()
+
+
+def _unremovable(paths: LabPaths, error: OSError) -> CheckError:
+    return CheckError(
+        f"lab {paths.lab} is down, but {error.filename} cannot be removed: {error.strerror}",
+        hint=f"look what is in {paths.directory}; weavelab removes only what it made",
+    )
+
+
+def _remove_run_directory() -> None:
+    """Remove /run/weavelab when the last lab is gone; refuses by itself while anything is in it."""
+    with contextlib.suppress(OSError):
+        RUN.rmdir()
+
+
+def wait_for_kernel(timeout_s: float = KERNEL_WAIT_S) -> bool:
+    """Wait until the kernel has freed the namespaces that were let go of; False when it takes longer.
+
+    The kernel frees namespaces in one queue, batch by batch. A namespace of ours that we let go of afterwards is freed
+    in a later batch, or in the same; when a second one, let go of after the first was seen to go, is gone too, then so
+    is every batch before it. Its going is seen by a cable: the end that we keep vanishes with the other one.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    return all(_barrier(deadline_s) for _ in range(2))
+
+
+def _barrier(deadline_s: float) -> bool:
+    with netns.new_netns() as kept, Netlink(kept) as kernel:
+        with netns.new_netns() as dropped:
+            near, far = rtnl.VethEnd(name="kept", index=2), rtnl.VethEnd(name="dropped", netns_fd=dropped)
+            kernel.request(rtnl.veth_add(near, far), what="making a cable to wait by")
+        while kernel.link("kept") is not None:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.02)
+    return True

@@ -1,0 +1,159 @@
+"""What `weavelab status` shows: read from the state file, the agents and the kernel; one dictionary a lab.
+
+Its keys are documented in docs/guide/lab.md and stay as they are; tables are for people and may change.
+"""
+
+import time
+from typing import Any
+
+from plugin.core.errors import CheckError, InputError
+from testbed import processes, state
+from testbed.agent_api import AgentError, get
+from testbed.lab import Lab, LabNode
+from testbed.paths import LabPaths
+from testbed.processes import ProcessId
+
+
+def observe(name: str | None) -> list[dict[str, Any]]:
+    """One lab, or all of this machine when no name is given (an empty list when there is none).
+
+    Raises:
+        InputError: No such lab.
+    """
+    if name is not None and name not in state.labs():
+        raise InputError(f"no lab named {name} is up", hint=f"up: {', '.join(state.labs()) or 'none'}")
+    return [_observe_lab(lab) for lab in ([name] if name is not None else state.labs())]
+
+
+def healthy(lab: dict[str, Any]) -> bool:
+    """Whether everything in it is as it should be."""
+    return lab["phase"] == "ready" and all(node["ready"] for node in lab["nodes"])
+
+
+def _observe_lab(name: str) -> dict[str, Any]:
+    try:
+        found = state.read(LabPaths(name))
+    except CheckError as error:
+        return _without_state(name, error.message)
+    if found is None:
+        return _without_state(name, "a killed command left it; `weavelab down` removes it")
+    lab = Lab.of(found)
+    running = {record.member: ProcessId(record.pid, record.start_ticks) for record in found.processes}
+    return {
+        "name": name,
+        "phase": found.phase,
+        "step": found.step,
+        "problem": "",
+        "topology": found.topology.name,
+        "topology_file": found.topology_file,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.created_s)),
+        "range": found.topology.network.range,
+        "nodes": [_observe_node(node, running.get(node.name)) for node in lab.nodes.values()],
+        "pods": [
+            {
+                "name": pod.name,
+                "node": pod.node,
+                "address": str(pod.address),
+                "mac": pod.mac,
+                "interface": pod.ifname,
+                "host_interface": pod.host_ifname,
+                "container_id": pod.container_id,
+                "netns": str(lab.paths.netns_name(pod.name)),
+            }
+            for pod in lab.pods.values()
+        ],
+        "routers": list(lab.routers),
+    }
+
+
+def _without_state(name: str, problem: str) -> dict[str, Any]:
+    empty: dict[str, Any] = {"topology": "", "topology_file": "", "created": "", "range": ""}
+    lists: dict[str, Any] = {"nodes": [], "pods": [], "routers": []}
+    return {"name": name, "phase": "failed", "step": "", "problem": problem} | empty | lists
+
+
+def _observe_node(node: LabNode, agent: ProcessId | None) -> dict[str, Any]:
+    alive = agent is not None and processes.is_alive(agent)
+    try:
+        _code, answer = get(node.api_socket, "/status", timeout_s=2.0)
+    except AgentError:
+        answer = None
+    said = answer if isinstance(answer, dict) else {}
+    # An agent that was started by hand after a crash is as good as the one that `up` started.
+    pid = said.get("pid", None if agent is None else agent.pid)
+    alive = alive or answer is not None
+    bridge = node.bridge_address
+    return {
+        "name": node.name,
+        "uplink_address": str(node.uplink_address),
+        "bridge_address": None if bridge is None else str(bridge),
+        "ready": alive and bool(said.get("ready")),
+        "agent": {"pid": pid, "alive": alive, "answers": answer is not None},
+        "peers": said.get("peers", []),
+        "pods": said.get("pods"),
+        "endpoints": said.get("endpoints"),
+        "mtu": said.get("overlay", {}).get("mtu"),
+        "log": str(node.log),
+    }
+
+
+def print_tables(labs: list[dict[str, Any]]) -> None:
+    """For people: one block a lab."""
+    from rich import box  # noqa: PLC0415 - 60 ms that only this pays
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    if not labs:
+        console.print("no lab is up")
+    for lab in labs:
+        console.print(f"[bold]{lab['name']}[/bold]: {_headline(lab)}", soft_wrap=True)
+        for title, columns, rows in (_node_rows(lab), _pod_rows(lab)):
+            if rows:
+                table = Table(*columns, box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+                for row in rows:
+                    table.add_row(*row)
+                console.print(table)
+
+
+def _headline(lab: dict[str, Any]) -> str:
+    if lab["problem"]:
+        return str(lab["problem"])
+    word = "up" if healthy(lab) else lab["phase"] if lab["phase"] != "ready" else "[red]not whole[/red]"
+    step = f" ({lab['step']})" if lab["step"] else ""
+    return (
+        f"{word}{step} since {lab['created']}, pod range {lab['range']}, from {lab['topology_file'] or lab['topology']}"
+    )
+
+
+def _node_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    rows: list[tuple[str, ...]] = []
+    for node in lab["nodes"]:
+        established = sum(peer["state"] == "established" for peer in node["peers"])
+        rows.append(
+            (
+                node["name"],
+                node["uplink_address"],
+                node["bridge_address"] or "-",
+                _agent_word(node),
+                f"{established}/{len(lab['nodes']) - 1}",
+                "-" if node["pods"] is None else str(node["pods"]),
+                "-" if node["mtu"] is None else str(node["mtu"]),
+            )
+        )
+    return "nodes", ("node", "uplink", "switch", "agent", "peers", "pods", "mtu"), rows
+
+
+def _agent_word(node: dict[str, Any]) -> str:
+    if node["ready"]:
+        return "[green]ready[/green]"
+    if not node["agent"]["alive"]:
+        return "[red]not running[/red]"
+    return "[yellow]starting[/yellow]" if node["agent"]["answers"] else "[red]no answer[/red]"
+
+
+def _pod_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    rows: list[tuple[str, ...]] = [
+        (pod["name"], pod["node"], pod["address"], pod["mac"], pod["host_interface"]) for pod in lab["pods"]
+    ]
+    return "pods", ("pod", "node", "address", "mac", "host side"), rows

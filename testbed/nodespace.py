@@ -1,0 +1,283 @@
+"""Builds the inside of emulated nodes: for each a network, mount and UTS namespace with its own /etc, /opt, /var, /run.
+
+A node is namespaces and nothing else: no shell and no init process. A worker thread makes them one after the other,
+starting each from a *template*, a mount namespace that is the machine's minus everything of other labs (copied mounts
+would keep their namespaces alive). What comes out are descriptors; `testbed.engine` pins them.
+
+Inside a node:
+    /etc /opt /var/lib /var/log   overlays: the machine's files beneath, the node's changes in the lab's tmpfs; what
+                                  belongs to the pod network (/etc/cni, /opt/cni, /var/lib/cni, ...) starts empty
+    /run                          the node's own: /run/netns, /run/weave, lock files
+    /sys                          of the node's network namespace, with the machine's cgroups
+    /etc/hostname, /etc/hosts     the node's own; hosts lists every node
+"""
+
+import errno
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from plugin.core.errors import MissingError
+from plugin.link import netns
+from testbed.mounts import SOURCE, detach, mount_table, pin, release
+from testbed.paths import NETNS, LabPaths
+
+_OVERLAYS: Final[Mapping[str, str]] = {"etc": "/etc", "opt": "/opt", "lib": "/var/lib", "log": "/var/log"}
+_DIRECTORIES: Final = (
+    *("", "/run", "/run/netns", "/run/weave", "/run/lock"),
+    *(f"/{overlay}{layer}" for overlay in _OVERLAYS for layer in ("", "/upper", "/work")),
+)
+_EMPTY: Final = tuple(
+    f"/{overlay}/upper/{name}"
+    for overlay, name in (
+        *(("etc", "cni"), ("etc", "weave"), ("opt", "cni")),
+        *(("lib", "cni"), ("lib", "weave"), ("log", "weave")),
+    )
+)
+_REPLACED: Final = (Path("/run"), Path("/sys"))
+"""Directories of which a node sees nothing of the machine's."""
+
+_FIRST_MOUNT_NAMESPACE_MAX: Final = 0xF000_0001
+"""Inode of the first mount namespace: reserved (below 0xF0000000) since Linux 6.18, one of the first two before."""
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+
+
+class Namespaces(NamedTuple):
+    """Descriptors of a node's namespaces; whoever holds them keeps the node alive."""
+
+    net: int
+    mnt: int
+    uts: int
+
+    def close(self) -> None:
+        """Let go of all three."""
+        for fd in self:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetup:
+    """What all nodes of a lab have in common.
+
+    Attributes:
+        paths: The lab.
+        hosts: The text of /etc/hosts.
+        kept: Files and folders of the machine that a node must see although the mounts above would conceal them.
+    """
+
+    paths: LabPaths
+    hosts: str
+    kept: tuple[Path, ...]
+
+
+def hosts_file(addresses: Mapping[str, str]) -> str:
+    """The /etc/hosts of every node: name -> address of all nodes."""
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines += [f"{address}\t{name}" for name, address in addresses.items()]
+    return "\n".join(lines) + "\n"
+
+
+def needed_paths() -> tuple[Path, ...]:
+    """What the agent needs of the machine: our code and the interpreter, by the paths Python itself goes by."""
+    code = Path(__file__).resolve().parent.parent
+    found = [code, Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent]
+    found += [Path(entry) for entry in sys.path if entry]
+    existing = dict.fromkeys(path.resolve() for path in found if path.exists())
+    return tuple(path for path in existing if path != Path("/"))
+
+
+def concealed(paths: Sequence[Path], points: Sequence[Path]) -> tuple[Path, ...]:
+    """Which of `paths` a node would not see, the outermost of each (pure; `points` is the mount table).
+
+    An overlay shows the file system at its root, not what is mounted further down in it.
+    """
+    hidden = []
+    for path in paths:
+        if any(path.is_relative_to(directory) for directory in _REPLACED):
+            hidden.append(path)
+            continue
+        for directory in map(Path, _OVERLAYS.values()):
+            below = [point for point in points if point != directory and point.is_relative_to(directory)]
+            if any(path.is_relative_to(point) for point in below):
+                hidden.append(path)
+    return tuple(path for path in hidden if not any(path != other and path.is_relative_to(other) for other in hidden))
+
+
+class NodeBuilder:
+    """Builds nodes in a thread of its own, so that the command's main thread never leaves the machine's namespaces.
+
+    Use: `start`, then consume `batches`; what they hand out belongs to the consumer. `cancel` ends the thread and
+    closes what was not consumed.
+    """
+
+    def __init__(self, setup: NodeSetup, nodes: Sequence[str]) -> None:
+        self._setup = setup
+        self._nodes = tuple(nodes)
+        self._cancelled = threading.Event()
+        self._made: queue.SimpleQueue[tuple[str, Namespaces] | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="node-builder", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def batches(self, size: int) -> Iterator[dict[str, Namespaces]]:
+        """The nodes in order, `size` at a time, each batch as soon as it is made: the consumer works meanwhile.
+
+        Raises:
+            MissingError: The kernel lacks something a node is made of.
+            OSError: Anything else that it refused.
+        """
+        for start in range(0, len(self._nodes), size):
+            batch: dict[str, Namespaces] = {}
+            for _ in self._nodes[start : start + size]:
+                made = self._made.get()
+                if isinstance(made, BaseException):
+                    for namespaces in batch.values():
+                        namespaces.close()
+                    raise made
+                batch[made[0]] = made[1]
+            yield batch
+
+    def cancel(self) -> None:
+        """Stop after the node at hand and let go of those that nobody consumed; harmless at the end."""
+        self._cancelled.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        while not self._made.empty():
+            made = self._made.get()
+            if not isinstance(made, BaseException):
+                made[1].close()
+
+    def _work(self) -> None:
+        try:
+            _choose_cpu(self._setup.paths)
+            template = _template(self._setup.paths)
+            try:
+                for node in self._nodes:
+                    if self._cancelled.is_set():
+                        return
+                    netns.setns(template, netns.CLONE_NEWNS)
+                    _prepare_directories(self._setup, node)
+                    self._made.put((node, _build_node(self._setup, node)))
+            finally:
+                os.close(template)
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread by `batches`
+            self._made.put(error)
+
+
+def _choose_cpu(paths: LabPaths) -> None:
+    """Stay on a processor whose new mount namespaces can be pinned, where that is a question.
+
+    The kernel pins a mount namespace only in one with a lower number, lest they hold each other for ever
+    (fs/namespace.c, mnt_ns_loop). Linux 6.18 hands out numbers to each processor in blocks, so in a container or under
+    `unshare` a newer namespace may have the lower number. The machine's first mount namespace has the lowest of all.
+    """
+    if Path("/proc/thread-self/ns/mnt").stat().st_ino <= _FIRST_MOUNT_NAMESPACE_MAX:
+        return
+    home = netns.current("mnt")
+    try:
+        for cpu in sorted(os.sched_getaffinity(0)):
+            os.sched_setaffinity(0, {cpu})  # of this thread
+            netns.unshare(netns.CLONE_NEWNS)
+            fresh = netns.current("mnt")
+            netns.setns(home, netns.CLONE_NEWNS)
+            try:
+                pin(fresh, paths.mount_pins / "probe")
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                return
+            finally:
+                os.close(fresh)
+                release(paths.mount_pins / "probe")
+    finally:
+        os.close(home)
+
+
+def _template(paths: LabPaths) -> int:
+    """Move this thread into a mount namespace like the machine's, without anything of labs; a descriptor of it.
+
+    A copied mount keeps alive what it leads to: a pinned namespace would outlive its lab (or container) in our nodes.
+    """
+    netns.unshare(netns.CLONE_NEWNS)
+    netns.mount("none", Path("/"), flags=netns.MS_REC | netns.MS_PRIVATE)
+    for mount in mount_table():
+        of_a_lab = mount.kind == "tmpfs" and mount.source == SOURCE and mount.point != paths.fs
+        if mount.kind == "nsfs" or mount.point == NETNS or of_a_lab:
+            detach(mount.point)
+    detach(paths.mount_pins)
+    return netns.current("mnt")
+
+
+def _prepare_directories(setup: NodeSetup, node: str) -> None:
+    """Make what the node's mounts need, in the lab's tmpfs."""
+    root = os.fspath(setup.paths.node(node))
+    for name in _DIRECTORIES:
+        os.mkdir(root + name)  # noqa: PTH102 - 17 a node: Path costs as much as the call
+    for name in _EMPTY:
+        os.mkdir(root + name)  # noqa: PTH102
+        # An opaque directory hides what the machine has there: a Kubernetes host's own plugins, say.
+        os.setxattr(root + name, "trusted.overlay.opaque", b"y")
+    Path(root, "etc/upper/hostname").write_text(f"{node}\n", encoding="utf-8")
+    Path(root, "etc/upper/hosts").write_text(setup.hosts, encoding="utf-8")
+
+
+def _build_node(setup: NodeSetup, node: str) -> Namespaces:
+    netns.unshare(netns.CLONE_NEWNET | netns.CLONE_NEWNS | netns.CLONE_NEWUTS)
+    netns.sethostname(node)
+    root = setup.paths.node(node)
+    # What is bound back later is opened now, while its path still leads to it.
+    kept = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in setup.kept]
+    try:
+        for name, target in _OVERLAYS.items():
+            _mount_overlay(root / name, Path(target))
+        _mount_sysfs()
+        netns.mount(os.fspath(root / "run"), Path("/run"), flags=netns.MS_BIND)
+        for path, fd in kept:
+            _bind_back(fd, path)
+    finally:
+        for _, fd in kept:
+            os.close(fd)
+    return Namespaces(netns.current("net"), netns.current("mnt"), netns.current("uts"))
+
+
+def _mount_overlay(layers: Path, target: Path) -> None:
+    options = f"lowerdir={target},upperdir={layers}/upper,workdir={layers}/work"
+    try:
+        netns.mount("weavelab", target, "overlay", options=options)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise MissingError(
+                "wanted the overlay file system for the nodes' own files, found a kernel without it",
+                hint="load it (modprobe overlay), or use a kernel built with CONFIG_OVERLAY_FS",
+            ) from error
+        raise MissingError(
+            f"wanted an overlay on {target} of each node, found: {error.strerror}",
+            hint="weavelab needs a real root (no unprivileged container); the kernel's log (dmesg) has the reason",
+        ) from error
+
+
+def _mount_sysfs() -> None:
+    """/sys shows the network devices of the namespace it was mounted in; cgroups are the machine's either way."""
+    cgroup = os.open(_CGROUP, os.O_PATH | os.O_CLOEXEC) if _CGROUP.is_dir() else None
+    netns.mount("sysfs", Path("/sys"), "sysfs", netns.MS_NOSUID | netns.MS_NODEV | netns.MS_NOEXEC)
+    if cgroup is not None:
+        netns.mount(f"/proc/thread-self/fd/{cgroup}", _CGROUP, flags=netns.MS_BIND | netns.MS_REC)
+        os.close(cgroup)
+
+
+def _bind_back(fd: int, path: Path) -> None:
+    if Path(f"/proc/thread-self/fd/{fd}").is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+    else:  # a zip file on Python's path, for example
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    netns.mount(f"/proc/thread-self/fd/{fd}", path, flags=netns.MS_BIND | netns.MS_REC)

@@ -1,0 +1,87 @@
+"""Where a lab keeps what it has: the one place that knows the layout below /run.
+
+    /run/weavelab/<lab>/            a plain directory; a flock on it is the lab's lock
+        state.json                  the intent log (testbed.state)
+        fs/                         a tmpfs: one unmount takes all of what follows away
+            ns/<member>.net|uts     pinned namespaces of nodes, pods, routers, outside, underlay
+            mnt/<node>              pinned mount namespaces
+            nodes/<node>/           what the node writes: upper and work directories of its overlays, its /run
+    /run/netns/<lab>-<member>       the same network namespaces, under names that `ip netns exec` knows
+
+Decides nothing and touches nothing: names in, paths out.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from testbed.space import Space
+
+RUN: Final = Path(os.environ.get("WEAVELAB_RUN") or "/run/weavelab").absolute()
+"""Where all labs are; the variable lets tests work beside the labs of a person without ever meeting them."""
+
+NETNS: Final = Path("/run/netns")
+
+UNDERLAY: Final = "underlay"
+"""The member that owns the bridges of the underlay; `outside` and the routers are members of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabPaths:
+    """The paths of the lab named `lab`."""
+
+    lab: str
+
+    @property
+    def directory(self) -> Path:
+        """The lab's directory; it exists exactly as long as there is something to clean up."""
+        return RUN / self.lab
+
+    @property
+    def state_file(self) -> Path:
+        """The intent log."""
+        return self.directory / "state.json"
+
+    @property
+    def fs(self) -> Path:
+        """The mount point of the lab's tmpfs."""
+        return self.directory / "fs"
+
+    @property
+    def pins(self) -> Path:
+        """The directory of pinned network and UTS namespaces."""
+        return self.fs / "ns"
+
+    @property
+    def mount_pins(self) -> Path:
+        """The directory of pinned mount namespaces (private: the kernel pins those nowhere else)."""
+        return self.fs / "mnt"
+
+    def node(self, name: str) -> Path:
+        """What a node writes, seen from the machine."""
+        return self.fs / "nodes" / name
+
+    def node_log(self, name: str) -> Path:
+        """The node's agent log, seen from the machine (inside the node: /var/log/weave/agent.log)."""
+        return self.node(name) / "log" / "upper" / "weave" / "agent.log"
+
+    def node_socket(self, name: str) -> Path:
+        """The agent's API socket, seen from the machine (inside the node: /run/weave/weave.sock)."""
+        return self.node(name) / "run" / "weave" / "weave.sock"
+
+    def netns_name(self, member: str) -> Path:
+        """The name of a member's network namespace for people and for `ip netns exec`."""
+        return NETNS / f"{self.lab}-{member}"
+
+    def node_space(self, node: str) -> Space:
+        """How to enter a node: its network, files and host name."""
+        return Space(node, net=self.pins / f"{node}.net", mnt=self.mount_pins / node, uts=self.pins / f"{node}.uts")
+
+    def pod_space(self, pod: str, node: str) -> Space:
+        """How to enter a pod: its own network and host name, the files of its node (as a sandbox without an image)."""
+        return Space(pod, net=self.pins / f"{pod}.net", mnt=self.mount_pins / node, uts=self.pins / f"{pod}.uts")
+
+    def plain_space(self, member: str) -> Space:
+        """How to enter a router, the outside host or the underlay: a network namespace and nothing else."""
+        return Space(member, net=self.pins / f"{member}.net")

@@ -1,0 +1,121 @@
+"""Tells a person how far a long command is: a bar on a terminal, plain lines in a pipe, nothing when not wanted.
+
+Everything goes to standard error, so that standard output holds results only.
+"""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+
+class Progress(Protocol):
+    """What long commands report to. Phases follow each other; each may be counted."""
+
+    def phase(self, title: str, total: int = 0) -> None:
+        """A new phase begins (the one before it is done); `total` steps, 0 when it is not counted."""
+
+    def advance_to(self, count: int) -> None:
+        """So many steps of the phase are done."""
+
+    def note(self, text: str) -> None:
+        """A remark that stays to be read."""
+
+
+class Silent:
+    """For callers that show nothing."""
+
+    def phase(self, title: str, total: int = 0) -> None:
+        """Nothing."""
+
+    def advance_to(self, count: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """One line a phase when it is done, with its duration: for pipes and logs."""
+
+    def __init__(self) -> None:
+        self._title = ""
+        self._total = 0
+        self._since_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish(failed=kind is not None)
+
+    def phase(self, title: str, total: int = 0) -> None:
+        """See `Progress.phase`."""
+        self._finish()
+        self._title, self._total, self._since_s = title, total, time.monotonic()
+
+    def advance_to(self, count: int) -> None:
+        """Not shown."""
+
+    def note(self, text: str) -> None:
+        """See `Progress.note`."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def _finish(self, *, failed: bool = False) -> None:
+        if self._title:
+            count = f" ({self._total})" if self._total else ""
+            outcome = "failed after" if failed else "done in"
+            self.note(f"{self._title}{count}: {outcome} {time.monotonic() - self._since_s:.2f} s")
+        self._title = ""
+
+
+class Bar:
+    """A live bar of the phase at hand: for terminals."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: I001, PLC0415 - 60 ms
+        from rich.progress import Progress as RichProgress  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415
+
+        self._rich: Any = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rich.stop()
+
+    def phase(self, title: str, total: int = 0) -> None:
+        """See `Progress.phase`."""
+        if self._task is not None:
+            self._rich.remove_task(self._task)
+        self._task = self._rich.add_task(title, total=total or None)
+
+    def advance_to(self, count: int) -> None:
+        """See `Progress.advance_to`."""
+        if self._task is not None:
+            self._rich.update(self._task, completed=count)
+
+    def note(self, text: str) -> None:
+        """See `Progress.note`."""
+        self._rich.console.print(text, highlight=False)
+
+
+def for_terminal() -> Bar | Lines:
+    """A bar when standard error is a terminal, lines otherwise. Use it as a context manager."""
+    return Bar() if sys.stderr.isatty() else Lines()

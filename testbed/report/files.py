@@ -1,0 +1,89 @@
+"""Where reports are written: checked before anything else happens, written whole or not at all, given to who asked.
+
+A run may take minutes; a report that cannot be written is found out before it begins. Under sudo a report belongs to
+the person who typed the command, not to root.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from plugin.core.errors import InputError
+
+
+def check_report_path(path: Path) -> None:
+    """See to it that a report can be written there later; makes the directories above it.
+
+    Raises:
+        InputError: It cannot, and why.
+    """
+    if path.is_dir():
+        raise InputError(f"the report {path} is to be a file, found a directory", hint="name a file in it")
+    if _is_device(path):
+        return
+    make_directory(path.parent)
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the report {path} cannot be written: {error.strerror}", hint="choose another directory"
+        ) from error
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory with those above it; the new ones belong to who asked.
+
+    Raises:
+        InputError: It cannot be made.
+    """
+    missing = [directory, *directory.parents]
+    missing = [path for path in missing if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the directory {directory} cannot be made: {error.strerror}", hint="choose another path for the report"
+        ) from error
+    for path in missing:
+        give_back(path)
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write a report; a reader finds the old one or the new one, never half of it.
+
+    A symbolic link stays one, and what is no file (/dev/null, /dev/stdout, a pipe) is written into, never replaced.
+
+    Raises:
+        OSError: The disk is full, or the directory has gone meanwhile.
+    """
+    if _is_device(path):
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    path = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        give_back(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def give_back(path: Path) -> None:
+    """Under sudo: make a file or directory belong to the person behind it, where the filesystem knows owners."""
+    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() == 0 and user.isdecimal() and group.isdecimal():
+        try:
+            os.chown(path, int(user), int(group))
+        except OSError:
+            return

@@ -1,0 +1,125 @@
+"""The HTML report: one self-contained page without scripts, from templates/report.html.j2.
+
+This module prepares what a template should not compute (shares of time, widths of bars, the matrix of pairs); the
+template decides how it looks. Everything that comes from the lab is escaped by jinja2.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from testbed.probes.iperf import describe_iperf, format_rate
+from testbed.probes.ping import describe_ping, format_ms
+from testbed.report.picture import lab_picture
+from testbed.results import FrameEvidence, IperfEvidence, PingEvidence, RunResult, Status, StepResult
+
+TEMPLATES: Final = Path(__file__).resolve().parents[2] / "templates"
+
+MATRIX_PAIRS_MIN: Final = 4
+"""From this many pings in one step on, a matrix says more than a list."""
+
+MATRIX_NAMES_MAX: Final = 24
+
+
+def html_report(result: RunResult) -> str:
+    """The page as text."""
+    import jinja2  # noqa: PLC0415 - 100 ms that only this report needs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        duration=duration,
+        rate=format_rate,
+        ms=format_ms,
+        ping_words=describe_ping,
+        iperf_words=describe_iperf,
+    )
+    environment.globals.update(matrix=matrix, bars=bars, envelope_bytes=envelope_bytes, raw_pings=raw_pings)
+    picture = lab_picture(result.view) if result.view is not None else ""
+    page: str = environment.get_template("report.html.j2").render(
+        run=result,
+        picture=picture,  # made by us from escaped text: the only markup that the template lets through as it is
+        headline=headline(result),
+        times=times(result),
+    )
+    return page
+
+
+def headline(result: RunResult) -> str:
+    """The verdict in one sentence."""
+    counts = result.counts
+    if result.problem is not None and counts.steps == 0:
+        return "The lab did not come up"
+    if result.interrupted:
+        return f"Interrupted: {counts.passed} of {counts.steps} steps hold"
+    if result.status is Status.PASS:
+        return f"All {counts.steps} steps hold" if counts.steps != 1 else "The one step holds"
+    return f"{counts.passed} of {counts.steps} steps hold"
+
+
+def times(result: RunResult) -> list[dict[str, Any]]:
+    """Where the time went: name, seconds, share in percent; in the order things happened."""
+    before, after = result.phases[:1], result.phases[1:]
+    parts = [(phase.name, phase.seconds, "phase") for phase in before]
+    parts += [(scenario.name, scenario.seconds, str(scenario.status)) for scenario in result.scenarios]
+    parts += [(phase.name, phase.seconds, "phase") for phase in after]
+    total = sum(seconds for _, seconds, _ in parts) or 1.0
+    return [
+        {"name": name, "seconds": seconds, "share": round(100 * seconds / total, 2), "status": status}
+        for name, seconds, status in parts
+    ]
+
+
+def matrix(step: StepResult) -> dict[str, Any] | None:
+    """The pings of a step as a table, senders down and targets across; None when a list is clearer."""
+    pings = [item for item in step.evidence if isinstance(item, PingEvidence)]
+    sources = list(dict.fromkeys(item.source for item in pings))
+    reached = dict.fromkeys(item.target for item in pings)
+    # In the order of the senders where they are the same, so that everybody's own cell lies on the diagonal.
+    targets = [name for name in sources if name in reached] + [name for name in reached if name not in sources]
+    if len(pings) < MATRIX_PAIRS_MIN or max(len(sources), len(targets)) > MATRIX_NAMES_MAX or len(targets) == 1:
+        return None
+    cells = {(item.source, item.target): item for item in pings}
+    if len(cells) < len(pings):  # one pair at two addresses (a node and its switch)
+        return None
+    return {
+        "targets": targets,
+        "rows": [(source, [cells.get((source, target)) for target in targets]) for source in sources],
+    }
+
+
+def raw_pings(step: StepResult) -> list[PingEvidence]:
+    """The pings of a step: those that do not hold first."""
+    pings = [item for item in step.evidence if isinstance(item, PingEvidence)]
+    return sorted(pings, key=lambda item: item.ok)
+
+
+def bars(item: IperfEvidence) -> list[dict[str, Any]]:
+    """The transfer and the underlay as bars: label, rate, width in percent of the larger."""
+    found = [{"label": f"{item.source} → {item.target}", "mbit": item.result.mbit, "kind": "overlay"}]
+    if item.base is not None and not item.base.error:
+        found.append(
+            {
+                "label": f"underlay {item.base_source} → {item.base_target}",
+                "mbit": item.base.mbit,
+                "kind": "underlay",
+            }
+        )
+    largest = max(float(bar["mbit"]) for bar in found) or 1.0  # type: ignore[arg-type]
+    return [{**bar, "width": round(100 * float(bar["mbit"]) / largest, 1)} for bar in found]  # type: ignore[arg-type]
+
+
+def envelope_bytes(item: FrameEvidence) -> int:
+    """How many bytes of a frame are the overlay's envelope; 0 when there is none."""
+    return sum(layer.bytes for layer in item.layers if layer.role == "outer")
+
+
+def duration(seconds: float) -> str:
+    """``0.43 s``, ``12.3 s``, ``2 min 5 s``."""
+    if seconds >= 120:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"

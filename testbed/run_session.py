@@ -1,0 +1,258 @@
+"""One `weavelab run` from its options to its exit code: lab up, scenarios, lab down, reports. Read `run_session` first.
+
+Whatever happens on the way, three things hold: a lab that was brought up for the run is taken down again (unless it is
+to be kept), the reports are written, and the exit code says what was found.
+"""
+
+import signal
+import sys
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from plugin.core.errors import InputError, MissingError, WeaveError
+from testbed import interrupts, progress
+from testbed.down import tear_down
+from testbed.lab import Lab
+from testbed.load import load_topology
+from testbed.model import Scenario, Topology
+from testbed.report.environment import environment
+from testbed.report.files import check_report_path, make_directory, write_report
+from testbed.report.html import html_report
+from testbed.report.json_report import json_report
+from testbed.report.junit import junit_report
+from testbed.report.terminal import TerminalListener, make_console, print_summary
+from testbed.report.view import view_of
+from testbed.results import (
+    LabView,
+    Phase,
+    Problem,
+    RunResult,
+    ScenarioResult,
+    Status,
+    count_steps,
+    worst,
+)
+from testbed.scenario import choose_scenarios, now_utc, run_scenarios
+from testbed.scenario_members import WEAVELAB
+from testbed.scenario_run import Run
+from testbed.tools import need_tools
+from testbed.up import bring_up
+
+DEFAULT_TOPOLOGY: Final = Path("topologies/two-nodes.yaml")
+PROJECT: Final = Path(__file__).resolve().parents[1]
+TOOLS: Final = {"ping": "ping", "wire": "ping", "iperf": "iperf3"}
+"""The program that a kind of step calls; `exec` calls what the file says."""
+
+SIGNAL_EXIT: Final = 128
+"""Plus the signal's number, as shells have it: 130 after Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of `weavelab run`; see `testbed.run_command`."""
+
+    scenarios: tuple[str, ...] = ()
+    topology: Path | None = None
+    name: str | None = None
+    lab: str | None = None
+    keep: bool = False
+    stop_on_failure: bool = False
+    json_output: bool = False
+    junit: Path | None = None
+    html: Path | None = None
+    json: Path | None = None
+    pcap: Path | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    """What is known so far; the reports are made from it at any moment."""
+
+    options: Options
+    topology: Topology
+    topology_file: str
+    lab_name: str
+    started: str = field(default_factory=now_utc)
+    started_s: float = field(default_factory=time.monotonic)
+    phases: list[Phase] = field(default_factory=list)
+    found: list[ScenarioResult] = field(default_factory=list)
+    view: LabView | None = None
+    problem: WeaveError | None = None
+    signal_number: int = 0
+    unwritten: bool = False
+    up: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the lab is still up when the run has ended."""
+        return self.up and (self.options.keep or self.options.lab is not None)
+
+
+def run_session(options: Options) -> int:
+    """Do it all.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: Wrong usage, found before anything was done.
+        MissingError: The machine lacks something, found before anything was done.
+    """
+    _check_reports(options)
+    session = _prepare(options)
+    scenarios = choose_scenarios(session.topology, options.scenarios)
+    need_tools(TOOLS[step.kind] for scenario in scenarios for step in scenario.steps if step.kind in TOOLS)
+    listener = TerminalListener(make_console(sys.stderr if options.json_output else sys.stdout))
+    with interrupts.raised():
+        try:
+            _bring_up_and_run(session, scenarios, listener)
+        except KeyboardInterrupt as stop:
+            session.signal_number = getattr(stop, "number", signal.SIGINT)
+        except WeaveError as error:
+            session.problem = error
+        finally:
+            # Whoever interrupted has been heard; what follows is short, and half of it would help nobody.
+            with interrupts.held_off():
+                with suppress(OSError):  # the terminal may be gone: that must not keep the lab from going down
+                    listener.close()
+                _take_down(session, listener)
+                result = _result(session)
+                told = _write_reports(session, result)
+    if options.json_output:
+        sys.stdout.write(json_report(result))
+        sys.stdout.flush()
+    print_summary(listener.console, result, kept=session.kept)
+    for line in told + (_how_to_go_on(session) if session.kept else []):
+        listener.console.print(line, markup=False, soft_wrap=True)
+    return _exit_code(session, result)
+
+
+def _check_reports(options: Options) -> None:
+    for path in (options.junit, options.html, options.json):
+        if path is not None:
+            check_report_path(path)
+    if options.pcap is not None:
+        make_directory(options.pcap)
+
+
+def _prepare(options: Options) -> _Session:
+    for name in options.scenarios:
+        if name.endswith((".yaml", ".yml")) or "/" in name:
+            raise InputError(
+                f"{name!r} is to be the name of a scenario, found a file",
+                hint=f"a topology is given as --topology {name}",
+            )
+    if options.lab is not None:
+        lab = Lab.load(options.lab)
+        return _Session(options=options, topology=lab.topology, topology_file="", lab_name=lab.name)
+    path = _topology_path(options.topology)
+    topology = load_topology(path)
+    return _Session(options=options, topology=topology, topology_file=str(path), lab_name=options.name or topology.name)
+
+
+def _topology_path(asked: Path | None) -> Path:
+    if asked is not None:
+        return asked
+    here = DEFAULT_TOPOLOGY
+    return here if here.exists() else PROJECT / DEFAULT_TOPOLOGY
+
+
+def _bring_up_and_run(session: _Session, scenarios: tuple[Scenario, ...], listener: TerminalListener) -> None:
+    if session.options.lab is None:
+        began_s = time.monotonic()
+        with progress.for_terminal() as shown:
+            lab = bring_up(session.topology, name=session.lab_name, topology_file=session.topology_file, progress=shown)
+        session.phases.append(Phase(name="bring up", seconds=round(time.monotonic() - began_s, 3)))
+    else:
+        lab = Lab.load(session.options.lab)
+    session.up = True
+    session.view = view_of(lab)
+    run = Run(lab=lab, pcap_dir=session.options.pcap)
+    run_scenarios(
+        run,
+        scenarios,
+        listener=listener,
+        stop_on_failure=session.options.stop_on_failure,
+        results=session.found,
+    )
+
+
+def _take_down(session: _Session, listener: TerminalListener) -> None:
+    if not session.up or session.kept:
+        return
+    began_s = time.monotonic()
+    try:
+        with ExitStack() as shown:
+            with suppress(OSError, SystemExit):  # whoever read our output may be gone; the lab goes down all the same
+                shown.enter_context(listener.phase(f"taking down the lab {session.lab_name}"))
+            tear_down(session.lab_name)
+    except WeaveError as error:
+        session.problem = session.problem or error
+    session.phases.append(Phase(name="take down", seconds=round(time.monotonic() - began_s, 3)))
+
+
+def _result(session: _Session) -> RunResult:
+    status = worst(scenario.status for scenario in session.found)
+    if session.problem is not None:
+        status = Status.ERROR
+    elif session.signal_number and status is Status.PASS:
+        status = Status.SKIP
+    return RunResult(
+        status=status,
+        lab=session.lab_name,
+        topology=session.topology.name,
+        description=session.topology.description,
+        topology_file=session.topology_file,
+        started=session.started,
+        seconds=round(time.monotonic() - session.started_s, 3),
+        interrupted=bool(session.signal_number),
+        problem=None
+        if session.problem is None
+        else Problem(message=session.problem.message, hint=session.problem.hint),
+        counts=count_steps(session.found),
+        environment=environment(),
+        phases=tuple(session.phases),
+        view=session.view,
+        scenarios=tuple(session.found),
+    )
+
+
+def _write_reports(session: _Session, result: RunResult) -> list[str]:
+    """Write what was asked for; what became of each, in a line."""
+    told = []
+    options = session.options
+    for path, make in ((options.junit, junit_report), (options.json, json_report), (options.html, html_report)):
+        if path is None:
+            continue
+        try:
+            write_report(path, make(result))
+        except OSError as error:
+            session.unwritten = True
+            told.append(f"error: the report {path} could not be written: {error.strerror}")
+        else:
+            told.append(f"report: {path}")
+    return told
+
+
+def _how_to_go_on(session: _Session) -> list[str]:
+    member = next(iter(session.topology.pods), next(iter(session.topology.nodes)))
+    name = session.lab_name
+    return [
+        f"the lab {name} is still up",
+        f"  look inside:  {WEAVELAB} exec --lab {name} {member} -- ip address",
+        f"  run again:    {WEAVELAB} run --lab {name}",
+        f"  take it down: {WEAVELAB} down {name}",
+    ]
+
+
+def _exit_code(session: _Session, result: RunResult) -> int:
+    if session.signal_number:
+        return SIGNAL_EXIT + session.signal_number
+    if session.problem is not None:
+        return session.problem.exit_code
+    if result.status is not Status.PASS:
+        return 1
+    return MissingError.exit_code if session.unwritten else 0

@@ -1,0 +1,99 @@
+"""`exec` steps: a command inside members of the lab, its exit code and its output."""
+
+import re
+from typing import Final
+
+from testbed.model import Exec, Step
+from testbed.probes.command import describe_end, exec_argv
+from testbed.results import CommandEvidence
+from testbed.scenario_members import Member, concerned, exec_hint, exec_members, space_of
+from testbed.scenario_run import Attempt, Run
+from testbed.space import Completed
+
+OUTPUT_KEPT_MAX: Final = 64 * 1024
+SHOWN_MAX: Final = 80
+
+
+def expectation(run: Run, step: Step) -> str:
+    """What the step expects, as a sentence."""
+    action = _action(step)
+    on = exec_members(run.lab, action.on)
+    who = on[0].name if len(on) == 1 else f"each of {', '.join(end.name for end in on)}"
+    text = f"on {who}: `{_command_text(action)}` exits with {action.exit_code}"
+    if action.stdout_contains is not None:
+        text += f", prints {action.stdout_contains!r}"
+    if action.stdout_matches is not None:
+        text += f", prints what matches {action.stdout_matches!r}"
+    return text
+
+
+def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -> Attempt:  # noqa: ARG001 - one shape for all kinds
+    """Run the command on every member, one after the other, and judge."""
+    action = _action(step)
+    argv = exec_argv(action.command)
+    evidence = []
+    failed: list[Member] = []
+    for end in exec_members(run.lab, action.on):
+        completed = run.processes.run(space_of(run.lab, end), argv, timeout_s=deadline_s - run.clock())
+        problem = judge(action, completed)
+        if problem:
+            failed.append(end)
+        evidence.append(
+            CommandEvidence(
+                on=end.name,
+                command=_command_text(action),
+                ok=not problem,
+                problem=problem,
+                ended=describe_end(completed),
+                stdout=completed.stdout[-OUTPUT_KEPT_MAX:],
+                stderr=completed.stderr[-OUTPUT_KEPT_MAX:],
+                seconds=round(completed.seconds, 3),
+            )
+        )
+    return Attempt(
+        ok=not failed,
+        seen=_seen(evidence),
+        evidence=tuple(evidence),
+        concerned=concerned(*failed),
+        next_command=exec_hint(run.lab, failed[0].name, *argv) if failed else "",
+    )
+
+
+def judge(action: Exec, completed: Completed) -> str:
+    """What does not hold, as a clause; the empty string when all of it holds."""
+    if completed.timed_out or completed.returncode != action.exit_code:
+        last = completed.stderr.strip().splitlines()[-1:] or completed.stdout.strip().splitlines()[-1:]
+        return describe_end(completed) + (f": {_short(last[0])}" if last else "")
+    if action.stdout_contains is not None and action.stdout_contains not in completed.stdout:
+        return f"printed {_short(completed.stdout)!r}"
+    if action.stdout_matches is not None and not re.search(action.stdout_matches, completed.stdout, re.MULTILINE):
+        return f"printed {_short(completed.stdout)!r}"
+    return ""
+
+
+def _seen(evidence: list[CommandEvidence]) -> str:
+    failed = [item for item in evidence if not item.ok]
+    if len(evidence) == 1:
+        only = evidence[0]
+        shown = _short(only.stdout)
+        return only.problem or (f"{only.ended}, printed {shown!r}" if shown else only.ended)
+    if failed:
+        return f"{len(failed)} of {len(evidence)} fail: " + "; ".join(
+            f"{item.on}: {item.problem}" for item in failed[:3]
+        )
+    return f"all {len(evidence)} do"
+
+
+def _short(text: str) -> str:
+    # What a command printed goes to a person's terminal: its escape sequences are shown there, not obeyed.
+    flat = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
+    return flat if len(flat) <= SHOWN_MAX else f"{flat[: SHOWN_MAX - 1]}…"
+
+
+def _command_text(action: Exec) -> str:
+    return action.command if isinstance(action.command, str) else " ".join(action.command)
+
+
+def _action(step: Step) -> Exec:
+    assert step.exec is not None
+    return step.exec

@@ -1,0 +1,102 @@
+"""Who a step speaks of: pods, nodes, routers and `outside` of a running lab, with the address each is reached at."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from plugin.core.errors import InputError
+from testbed.lab import Lab
+from testbed.model import OUTSIDE, Ping, expand, pairs
+from testbed.space import Space
+
+WEAVELAB = "sudo .venv/bin/weavelab"
+"""How the commands that we suggest begin: they work from the project's root (issue 2, item 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One end of a probe.
+
+    Attributes:
+        name: As in the topology.
+        kind: What it is.
+        node: The node it is or runs on; None for `outside` and routers.
+        address: Where it is reached, as text; empty for routers, which are never pinged.
+        ifname: The interface that the address is reached on.
+    """
+
+    name: str
+    kind: Literal["pod", "node", "outside", "router"]
+    node: str | None
+    address: str
+    ifname: str = "eth0"
+
+
+def member(lab: Lab, name: str, *, own_node: bool = False) -> Member:
+    """The member of that name; a node at its uplink's address, or at its switch's with `own_node`.
+
+    Raises:
+        InputError: The lab has no such member, or no address for it.
+    """
+    if name in lab.pods:
+        pod = lab.pods[name]
+        return Member(name, "pod", pod.node, str(pod.address), pod.ifname)
+    if name in lab.nodes:
+        node = lab.nodes[name]
+        if not own_node:
+            return Member(name, "node", name, str(node.uplink_address), node.uplink_ifname)
+        if node.bridge_address is None:
+            raise InputError(f"{name} has no switch address to ping", hint="its agent has not got an address yet")
+        return Member(name, "node", name, str(node.bridge_address), "weave")
+    if name == OUTSIDE:
+        return Member(OUTSIDE, "outside", None, lab.topology.underlay.outside.address)
+    if name in lab.topology.underlay.routers:
+        return Member(name, "router", None, "")
+    known = ", ".join([*lab.pods, *lab.nodes, OUTSIDE])
+    raise InputError(f"the lab {lab.name} has no {name!r}", hint=f"it has {known}")
+
+
+def ping_pairs(lab: Lab, ping: Ping) -> tuple[tuple[Member, Member], ...]:
+    """Every (sender, target) of a ping step.
+
+    Raises:
+        InputError: The step stands for no pair at all, or names what the lab does not have.
+    """
+    found = tuple(
+        (member(lab, pair.source), member(lab, pair.target, own_node=pair.own_node))
+        for pair in pairs(lab.topology, ping)
+    )
+    if not found:
+        raise InputError(
+            "the step stands for no pair of members", hint="from and to are one and the same, or a group is empty"
+        )
+    return found
+
+
+def exec_members(lab: Lab, names: str | Iterable[str]) -> tuple[Member, ...]:
+    """Every member an exec step runs on.
+
+    Raises:
+        InputError: There is none, or a name that the lab does not have.
+    """
+    found = tuple(member(lab, name) for name in expand(lab.topology, names))
+    if not found:
+        raise InputError("the step stands for no member of the lab", hint="a group is empty in this topology")
+    return found
+
+
+def space_of(lab: Lab, end: Member) -> Space:
+    """How to enter it."""
+    return lab.space(end.name)
+
+
+def concerned(*ends: Member) -> tuple[str, ...]:
+    """The members whose state explains a failure between these ends: the ends and the nodes they run on, once each."""
+    return tuple(dict.fromkeys(name for end in ends for name in (end.name, end.node) if name))
+
+
+def exec_hint(lab: Lab, on: str, *argv: str) -> str:
+    """The command line that lets a person look further inside a member."""
+    import shlex  # noqa: PLC0415 - only failures need it
+
+    return f"{WEAVELAB} exec --lab {lab.name} {on} -- {shlex.join(argv)}"

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Makes this machine ready for weavelab: system packages, the virtual environment, a look at the kernel.
+# Installs what is missing, nothing else; a second run says so in under a second. Debian 12 and 13, Ubuntu 24.04;
+# on other Linux machines it names what is missing. `make` calls it, and so does Vagrant to provision a VM.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: setup.sh [run|test|bench] [--provision] [--quiet] [--force]
+
+  run          what labs need (the default)
+  test         and what the tests and checks need
+  bench        what labs need, and stock Mininet's tools to compare with
+  --provision  this machine is a VM of ours: also load kernel modules at boot, install make, put weavelab on the PATH
+  --quiet      say nothing when there is nothing to do
+  --force      install the Python packages anew
+
+variables: WEAVELAB_PYTHON the Python to use, WEAVELAB_VENV the folder of the virtual environment
+exit codes: 0 ready, 2 wrong usage, 3 the machine lacks something that could not be had
+TEXT
+}
+
+LEVEL=run PROVISION=no QUIET=no FORCE=no
+for argument in "$@"; do
+    case $argument in
+        run | test | bench) LEVEL=$argument ;;
+        --provision) PROVISION=yes ;;
+        --quiet) QUIET=yes ;;
+        --force) FORCE=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *)
+            printf 'error: wanted run, test, bench or an option, found %s\n' "$argument" >&2
+            usage >&2
+            exit 2
+            ;;
+    esac
+done
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+ROOT=$(cd "$HERE/../.." && pwd -P)
+VENV=$(sh "$HERE/venv-path.sh")
+DID_SOMETHING=no
+
+# shellcheck source-path=SCRIPTDIR
+source "$HERE/lib.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$HERE/packages.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$HERE/python.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$HERE/kernel.sh"
+
+SETUP_TMP=$(mktemp -d)
+trap 'rm -rf "$SETUP_TMP"' EXIT
+
+[ "$(uname -s)" = Linux ] || fail "wanted Linux, found $(uname -s)" "run weavelab in a VM: vagrant up, then make scenario"
+
+# Two commands at once (make test beside make scenario) must not install into the same folder. The lock is the project's
+# folder itself, so that nothing is left behind; a share that cannot lock goes without.
+if have flock; then
+    exec 9<"$ROOT"
+    flock 9 2>/dev/null || true
+fi
+
+ensure_system() {
+    local packages=("${PACKAGES_RUN[@]}") tools=("${TOOLS_RUN[@]}")
+    if [ "$LEVEL" = bench ]; then
+        packages+=("${PACKAGES_BENCH[@]}")
+        tools+=("${TOOLS_BENCH[@]}")
+    fi
+    [ "$PROVISION" = no ] || packages+=(make)
+    if uses_apt; then ensure_packages "${packages[@]}"; else ensure_tools "${tools[@]}"; fi
+}
+
+# On the PATH of every user of a VM, of sudo too.
+ensure_command() {
+    local link=/usr/local/bin/weavelab
+    [ "$(readlink "$link" 2>/dev/null)" = "$VENV/bin/weavelab" ] && return
+    need_root "put weavelab into /usr/local/bin"
+    as_root ln -sfn "$VENV/bin/weavelab" "$link"
+    DID_SOMETHING=yes
+}
+
+EXTRAS=run
+[ "$LEVEL" != test ] || EXTRAS=dev
+
+# Where the environment lies outside the project, `.venv/bin/weavelab` works all the same, if the folder can hold a link.
+link_venv() {
+    [ -z "${WEAVELAB_VENV:-}" ] && [ "$VENV" != "$ROOT/.venv" ] || return 0
+    [ -e "$ROOT/.venv" ] || ln -sfn "$VENV" "$ROOT/.venv" 2>/dev/null || true
+}
+
+ensure_system
+ensure_venv "$EXTRAS"
+link_venv
+# `make lint` and its like come here with `test --quiet`: they run no lab and must not need root.
+if [ "$LEVEL" != test ] || [ "$QUIET" = no ]; then check_kernel; fi
+if [ "$PROVISION" = yes ]; then
+    keep_modules
+    ensure_command
+    [ "$DID_SOMETHING" = no ] || say "kernel $(uname -r): netem $KERNEL_HAS_NETEM"
+fi
+# The Vagrantfile is tested with plain ruby; those tests are skipped without it.
+if [ "$LEVEL" = test ] && [ "$DID_SOMETHING" = yes ] && ! have ruby; then try_packages ruby; fi
+
+if [ "$DID_SOMETHING" = yes ]; then
+    say "ready"
+elif [ "$QUIET" = no ]; then
+    say "nothing to do"
+fi

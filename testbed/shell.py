@@ -1,0 +1,363 @@
+"""The interactive prompt: Mininet's CLI with its grammar, over the nodes and pods of a running lab.
+
+What Mininet does by hanging shells together is done with deadlines here (ping, iperf3); what would change the machine
+(xterm, dpctl, `mn -c` and the like) is gone. Leaving the prompt, Ctrl-C included, leaves the lab as it is.
+
+A script (standard input that is no terminal, or `-c`) runs to its end; its exit code tells whether a command failed.
+"""
+
+import atexit
+import contextlib
+import os
+import shlex
+import sys
+import termios
+from cmd import Cmd
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from select import POLLIN, poll
+from typing import IO, Any, ClassVar, Final
+
+from plugin.core.errors import InputError, WeaveError
+from testbed.host import LabNet, LabPodHost, LabSwitch, show_output_on
+from testbed.lab import Lab
+from testbed.lab_status import observe, print_tables
+
+# isort: split
+# testbed.host has put Mininet's stand-in in place.
+from mininet.cli import CLI
+from mininet.log import error, output
+
+PROMPT: Final = "weavelab> "
+_TRANSFER_S: Final = 20.0
+_KEYS_BYTES: Final = 1024
+_GONE: Final = ("x", "xterm", "gterm", "dpctl", "switch", "ports", "iperfudp", "pingallfull", "pingpairfull")
+_HISTORY: Final = Path("~/.weavelab_history")
+_HISTORY_LINES: Final = 1000
+
+_HELP: Final = """
+A command for a member of the lab starts with its name; the names of others in it stand for their addresses:
+  weavelab> red ip route
+  weavelab> red ping -c1 green
+  weavelab> node1 bridge fdb show dev vxlan-6784
+Everything after '#' is a comment. `exit`, or Ctrl-D, leaves the prompt; the lab stays up.
+"""
+
+
+def run_shell(lab: Lab, commands: Sequence[str], *, stdin: IO[str]) -> int:
+    """Attach to the lab and read commands until there are no more.
+
+    Args:
+        lab: The running lab.
+        commands: Run these instead of reading; each is a line as at the prompt.
+        stdin: Where lines come from otherwise.
+
+    Returns:
+        0, or 1 when a scripted command failed (at a terminal always 0: the person has seen it).
+    """
+    show_output_on(sys.stdout)
+    net = LabNet(lab)
+    shell = LabShell(net, stdin=stdin)
+    try:
+        if commands:
+            shell.run_lines([line for command in commands for line in command.splitlines()])
+        elif stdin.isatty():
+            shell.run_prompt()
+            return 0
+        else:
+            shell.run_lines(stdin)
+        return 1 if shell.failed else 0
+    finally:
+        net.close()
+
+
+class LabShell(CLI):  # type: ignore[misc]  # Mininet ships no types
+    """The prompt.
+
+    Attributes:
+        failed: Whether a command failed so far.
+    """
+
+    prompt = PROMPT
+    intro = "Nodes and pods by name; `help` lists the rest, `exit` leaves (the lab stays up)."
+    doc_header = "Commands (type help COMMAND):"
+    helpStr: ClassVar[str] = _HELP  # noqa: N815 - Mininet's name for it
+
+    def __init__(self, net: LabNet, *, stdin: IO[str]) -> None:
+        # Not CLI.__init__: that starts reading at once and keeps its history among Mininet's.
+        self.mn = net
+        self.failed = False
+        self.locals = {"net": net}
+        self.inputFile = None
+        self.inPoller = poll()
+        self.inPoller.register(stdin)
+        Cmd.__init__(self, stdin=stdin, stdout=sys.stdout)
+
+    # ---- reading lines
+
+    def run_prompt(self) -> None:
+        """Read from a terminal; Ctrl-C gives up the line or the running command, never the prompt."""
+        self._keep_history()
+        self.run()
+
+    def run_lines(self, lines: Iterable[str]) -> None:
+        """Run lines without a prompt; `exit` ends early."""
+        for line in lines:
+            if self.onecmd(self.precmd(line.rstrip("\n"))):
+                return
+
+    def onecmd(self, line: str) -> Any:
+        """Run one line. What goes wrong is shown, noted in `failed`, and no reason to end."""
+        try:
+            return super().onecmd(line)
+        except WeaveError as problem:
+            self.fail(problem.message, problem.hint)
+        except (OSError, TimeoutError) as problem:
+            self.fail(str(problem), "is the lab still up? `status` shows it")
+        return None
+
+    def fail(self, message: str, hint: str = "") -> None:
+        """Show what went wrong; a script's exit code will tell it."""
+        self.failed = True
+        error(f"*** {message}\n" + (f"    {hint}\n" if hint else ""))
+
+    def get_names(self) -> list[str]:
+        """What `help` lists: Mininet's commands without those that make no sense here."""
+        return [name for name in super().get_names() if name.removeprefix("do_") not in _GONE]
+
+    def completenames(self, text: str, *_ignored: Any) -> list[str]:
+        """Commands and members."""
+        names = [name.removeprefix("do_") for name in self.get_names() if name.startswith("do_")]
+        return [name for name in [*names, *self.mn] if name.startswith(text)]
+
+    def completedefault(self, text: str, *_ignored: Any) -> list[str]:
+        """Members."""
+        return [name for name in self.mn if name.startswith(text)]
+
+    # ---- commands for members
+
+    def default(self, line: str) -> None:
+        """A line that starts with a member's name: run the rest there, in its shell, with names made addresses."""
+        first, rest, _ = self.parseline(line)
+        if not first or first not in self.mn:
+            self.fail(f"unknown command: {line.strip()}", "`help` lists commands, `nodes` and `pods` the members")
+            return
+        if not rest:
+            self.fail(f"what shall {first} do?", f"for example: {first} ip address")
+            return
+        member = self.mn[first]
+        member.sendCmd(self._for_shell(self._with_addresses(rest)))
+        self.waitForNode(member)
+        code = member.cmd("echo $?").strip()
+        if code != "0":
+            self.failed = True
+            if not self.isatty():
+                error(f"*** {first}: exit code {code}\n")
+
+    def _for_shell(self, command: str) -> str:
+        """The command so that the shell always comes back.
+
+        An open quote is an error and not the wish for a second line; in a script nothing waits for keys that nobody
+        will press.
+        """
+        if command.endswith("&"):  # Mininet itself has to see that it goes to the background
+            return command
+        return f"eval {shlex.quote(command)}" + ("" if self.isatty() else " </dev/null")
+
+    def _with_addresses(self, rest: str) -> str:
+        return " ".join(self.mn.address_of(word) or word for word in rest.split(" "))
+
+    def waitForNode(self, node: Any) -> None:  # noqa: N802 - Mininet's interface
+        """Show a command's output until it ends; Ctrl-C interrupts it.
+
+        Keys go to it at a terminal only: a script's next lines are not its input.
+        """
+        keys = self.stdin.fileno() if self.isatty() else None
+        ready = poll()
+        ready.register(node.stdout, POLLIN)
+        if keys is not None:
+            ready.register(keys, POLLIN)
+        with _key_by_key(keys):
+            while node.waiting:
+                try:
+                    for fd, _event in ready.poll():
+                        if fd == keys:
+                            os.write(node.stdin.fileno(), os.read(fd, _KEYS_BYTES))
+                        else:
+                            output(node.monitor())
+                except KeyboardInterrupt:
+                    node.sendInt()
+
+    # ---- commands about the lab
+
+    def do_nodes(self, _line: str) -> None:
+        """List the nodes, routers and the outside host, with their addresses."""
+        for host in self.mn.hosts:
+            if not isinstance(host, LabPodHost):
+                output(f"{host.name:<16}{self.mn.address_of(host.name)}\n")
+
+    def do_pods(self, _line: str) -> None:
+        """List the pods: name, node, address, MAC, the interface on the node's side."""
+        for pod in self.mn.lab.pods.values():
+            output(f"{pod.name:<16}{pod.node:<16}{pod.address!s:<16}{pod.mac:<19}{pod.host_ifname}\n")
+
+    def do_net(self, _line: str) -> None:
+        """Show who is plugged into whom."""
+        for member in [*self.mn.hosts, *self.mn.switches]:
+            ends = []
+            for intf in member.intfList():
+                if intf.link is None:  # a switch's loopback, which Mininet adds
+                    continue
+                other = intf.link.intf2 if intf.link.intf1 is intf else intf.link.intf1
+                ends.append(f"{intf.name}:{other.node.name}-{other.name}")
+            output(f"{member.name} {' '.join(ends)}\n")
+
+    def do_links(self, _line: str) -> None:
+        """Show every cable, and whether both its ends are up."""
+        for link in self.mn.links:
+            near, far = link.intf1, link.intf2
+            output(f"{near.node.name}-{near.name}<->{far.node.name}-{far.name} {link.status()}\n")
+
+    def do_link(self, line: str) -> None:
+        """Pull or plug the cable between two members: link node1 br-lan down|up, link red node1 down|up."""
+        words = line.split()
+        if len(words) != 3 or words[2] not in {"up", "down"}:
+            raise InputError("wanted two members and up or down", hint="for example: link node1 br-lan down")
+        self._members(words[:2])
+        try:
+            self.mn.configLinkStatus(*words)
+        except ValueError as problem:
+            raise InputError(str(problem), hint="`links` shows them all") from None
+
+    def do_dump(self, _line: str) -> None:
+        """Show all that is known about each member: kind, interfaces with addresses, namespace."""
+        for member in [*self.mn.hosts, *self.mn.switches]:
+            ends = ", ".join(f"{intf.name} {intf.IP() or '-'} {intf.MAC() or '-'}" for intf in member.intfList())
+            where = self.mn.lab.paths.netns_name("underlay" if isinstance(member, LabSwitch) else member.name)
+            output(f"<{_kind(member)} {member.name}: {ends}; {where}>\n")
+
+    def do_intfs(self, _line: str) -> None:
+        """List the interfaces of each member."""
+        for member in [*self.mn.hosts, *self.mn.switches]:
+            output(f"{member.name}: {','.join(member.intfNames())}\n")
+
+    def do_status(self, _line: str) -> None:
+        """Show the lab as `weavelab status` does."""
+        print_tables(observe(self.mn.lab.name))
+
+    # ---- measurements
+
+    def do_pingall(self, line: str) -> None:
+        """Ping from every pod to every other: pingall [SECONDS to wait for each]."""
+        self._note_loss(self.mn.pingAll(timeout=_seconds(line)))
+
+    def do_pingpair(self, line: str) -> None:
+        """Ping between the first two pods, or between two members: pingpair [A B]."""
+        pair = self._members(line.split()) if line.split() else (self.mn.pods or self.mn.hosts)[:2]
+        self._note_loss(self.mn.ping(hosts=pair))
+
+    def do_iperf(self, line: str) -> None:
+        """Measure TCP throughput with iperf3, one second: iperf [FROM TO]; the first and the last pod when left out."""
+        from testbed.probes.command import Processes  # noqa: PLC0415 - only this needs them
+        from testbed.probes.iperf import Transfer, describe_iperf, measure  # noqa: PLC0415
+
+        names = line.split()
+        ends = self._members(names) if names else [self.mn.pods[0], self.mn.pods[-1]] if self.mn.pods else []
+        if len(ends) != 2 or ends[0] is ends[1]:
+            raise InputError("wanted two different members", hint="for example: iperf red blue")
+        source, target = ends
+        address = self.mn.address_of(target.name)
+        output(f"*** Iperf: testing TCP bandwidth from {source.name} to {target.name}\n")
+        measured = measure(Processes(), source.space, target.space, str(address), Transfer(), timeout_s=_TRANSFER_S)
+        if measured.result.error:
+            self.fail(measured.result.error)
+        else:
+            output(f"*** Results: {describe_iperf(measured.result)}\n")
+
+    def _note_loss(self, loss: float | None) -> None:
+        if loss:
+            self.failed = True
+
+    def _members(self, names: Sequence[str]) -> list[Any]:
+        unknown = [name for name in names if name not in self.mn]
+        if unknown:
+            raise InputError(f"the lab has nobody named {unknown[0]}", hint=f"it has {', '.join(self.mn)}")
+        return [self.mn[name] for name in names]
+
+    # ---- what Mininet's would do differently
+
+    def do_help(self, line: str) -> None:
+        """List the commands, or explain one: help [COMMAND]."""
+        Cmd.do_help(self, line)
+        if not line:
+            output(self.helpStr)
+
+    def do_exit(self, _line: str) -> bool:
+        """Leave the prompt; the lab stays up."""
+        return True
+
+    do_quit = do_exit
+
+    def do_EOF(self, _line: str) -> bool:  # noqa: N802 - cmd's name for the end of input
+        """Ctrl-D: as exit."""
+        output("\n")
+        return True
+
+    def do_sh(self, line: str) -> None:
+        """Run a command on the machine itself, outside the lab: sh COMMAND."""
+        if os.system(line) != 0:  # noqa: S605 - that is what was asked for
+            self.failed = True
+
+    def do_source(self, line: str) -> None:
+        """Run the lines of a file: source FILE."""
+        words = shlex.split(line)
+        if len(words) != 1:
+            raise InputError("wanted one file", hint="for example: source commands.txt")
+        self.run_lines(Path(words[0]).read_text(encoding="utf-8").splitlines())
+
+    def _keep_history(self) -> None:
+        try:
+            import readline  # noqa: PLC0415 - absent in some builds of Python
+        except ImportError:
+            return
+        path = _HISTORY.expanduser()
+        with contextlib.suppress(OSError):
+            readline.read_history_file(path)
+        readline.set_history_length(_HISTORY_LINES)
+
+        def save() -> None:
+            with contextlib.suppress(OSError):  # a home directory that cannot be written to
+                readline.write_history_file(path)
+
+        atexit.register(save)
+
+
+@contextlib.contextmanager
+def _key_by_key(terminal: int | None) -> Iterator[None]:
+    """Within the block every key is read when it is pressed, not when the line ends."""
+    if terminal is None:
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    wanted = termios.tcgetattr(terminal)
+    wanted[3] &= ~termios.ICANON  # the local modes (termios(3)); Ctrl-C stays a signal
+    termios.tcsetattr(terminal, termios.TCSADRAIN, wanted)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _kind(member: Any) -> str:
+    if isinstance(member, LabPodHost):
+        return "pod"
+    return "switch" if isinstance(member, LabSwitch) else "host"
+
+
+def _seconds(line: str) -> float | None:
+    if not line.strip():
+        return None
+    try:
+        return float(line)
+    except ValueError:
+        raise InputError(f"wanted seconds, found {line!r}", hint="for example: pingall 2") from None

@@ -1,0 +1,236 @@
+"""What a lab has, on disk: an intent log that is written *before* each phase, so that a killed command leaves a file
+that names all it can have made. `down` works from this file; nothing is ever found by a pattern.
+
+The file is replaced as a whole (temporary file, then rename): a reader sees the old or the new one, never half of it.
+The lab's lock is a flock on its directory: the kernel releases it when the command ends, however it ends.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import msgspec
+
+from plugin.core.errors import CheckError, InputError, MissingError, WeaveError
+from testbed.model import Topology
+from testbed.paths import RUN, LabPaths
+
+STATE_VERSION: Final = 1
+
+Phase = Literal["building", "ready", "failed", "removing"]
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A process that the lab started and left running; `start_ticks` tells it from a later one with the same pid."""
+
+    role: str
+    member: str
+    pid: int
+    start_ticks: int
+
+
+class PodRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A pod that is attached; `cni_calls` are `testbed.kubelet.CniCall`s as plain values."""
+
+    node: str
+    container_id: str
+    address: str
+    mac: str
+    host_ifname: str
+    ifname: str = "eth0"
+    cni_calls: tuple[dict[str, Any], ...] = ()
+
+
+class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One lab. Change it with `msgspec.structs.replace` and `write`.
+
+    Attributes:
+        name: The lab's name.
+        phase: `building` while `up` works, `ready` afterwards, `failed` when a broken lab was kept on purpose,
+            `removing` once `down` has begun.
+        step: What was being done when the file was written.
+        created_s: Unix time.
+        command_pid: The command that changed the lab last; it may have ended.
+        topology: The topology with its defaults filled in.
+        topology_file: Where it came from, as the user wrote it.
+        netns_names: Every entry below /run/netns that the lab makes.
+        processes: The agents, once they were started.
+        pods: The pods that are attached, by name.
+    """
+
+    version: int = STATE_VERSION
+    name: str
+    phase: Phase = "building"
+    step: str = ""
+    created_s: float
+    command_pid: int
+    topology: Topology
+    topology_file: str = ""
+    netns_names: tuple[str, ...] = ()
+    processes: tuple[ProcessRecord, ...] = ()
+    pods: dict[str, PodRecord] = {}
+
+
+def new_state(paths: LabPaths, topology: Topology, *, topology_file: str, members: tuple[str, ...]) -> LabState:
+    """The state of a lab that is about to be built."""
+    return LabState(
+        name=paths.lab,
+        step="begin",
+        created_s=time.time(),
+        command_pid=os.getpid(),
+        topology=topology,
+        topology_file=topology_file,
+        netns_names=tuple(paths.netns_name(member).name for member in members),
+    )
+
+
+def write(paths: LabPaths, state: LabState) -> None:
+    """Replace the lab's state file.
+
+    Raises:
+        MissingError: The folder is read-only or the disk is full.
+    """
+    temporary = paths.state_file.with_suffix(".new")
+    try:
+        temporary.write_bytes(msgspec.json.encode(state))
+        temporary.replace(paths.state_file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _unwritable(paths, error) from error
+
+
+def read(paths: LabPaths) -> LabState | None:
+    """The lab's state, or None when there is no such lab.
+
+    Raises:
+        CheckError: The file cannot be read or understood (written by another version, or damaged by hand).
+    """
+    try:
+        return msgspec.json.decode(paths.state_file.read_bytes(), type=LabState)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckError(
+            f"the state of lab {paths.lab} cannot be read: {paths.state_file}: {error}",
+            hint=f"`weavelab down {paths.lab}` removes the lab without it",
+        ) from error
+
+
+def labs() -> list[str]:
+    """The names of all labs that have a directory: running, half-built or half-removed."""
+    try:
+        return sorted(entry.name for entry in RUN.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def ready_labs() -> list[str]:
+    """The names of the labs that are up."""
+    found = []
+    for name in labs():
+        with contextlib.suppress(CheckError):
+            state = read(LabPaths(name))
+            if state is not None and state.phase in {"ready", "failed"}:
+                found.append(name)
+    return found
+
+
+def choose_lab(name: str | None) -> str:
+    """The lab a command means: the one that was named, else the only one that runs.
+
+    Raises:
+        InputError: No such lab, none at all, or several to choose from.
+    """
+    running = ready_labs()
+    if name is not None:
+        if name in running:
+            return name
+        raise InputError(f"no lab named {name} is up", hint=_hint(running))
+    if len(running) == 1:
+        return running[0]
+    if not running:
+        raise InputError("no lab is up", hint=_hint(running))
+    raise InputError(
+        f"several labs are up: {', '.join(running)}",
+        hint=f"say which one: `exec --lab {running[0]} ...`, `cli {running[0]}`",
+    )
+
+
+def _hint(running: list[str]) -> str:
+    if running:
+        return f"up: {', '.join(running)}"
+    return "bring one up: sudo .venv/bin/weavelab up topologies/two-nodes.yaml"
+
+
+@contextlib.contextmanager
+def locked(paths: LabPaths, *, create: bool = False, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lab's lock: at most one command changes a lab at a time.
+
+    Args:
+        paths: Which lab.
+        create: Make its directory when it is absent.
+        wait_s: How long to wait for another command to finish.
+
+    Raises:
+        InputError: The lab does not exist (and `create` is false).
+        CheckError: Another command is still changing it after `wait_s`.
+        MissingError: The directory cannot be made.
+    """
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        fd = _open_directory(paths, create=create)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline_s:
+                    raise _busy(paths) from None
+                time.sleep(0.05)
+                continue
+            # A `down` may have removed the directory between open and lock: then this is a lock on nothing.
+            if not _is_still(paths, fd):
+                continue
+            yield
+            return
+        finally:
+            os.close(fd)
+
+
+def _open_directory(paths: LabPaths, *, create: bool) -> int:
+    try:
+        if create:
+            paths.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.open(paths.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InputError(f"no lab named {paths.lab} is up", hint=f"up: {', '.join(ready_labs()) or 'none'}") from None
+    except OSError as error:
+        raise _unwritable(paths, error) from error
+
+
+def _is_still(paths: LabPaths, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), paths.directory.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _busy(paths: LabPaths) -> WeaveError:
+    who = ""
+    with contextlib.suppress(CheckError):
+        state = read(paths)
+        if state is not None:
+            who = f" (pid {state.command_pid})"
+    return CheckError(
+        f"another weavelab command{who} is changing lab {paths.lab}", hint="wait for it, or end it with Ctrl-C there"
+    )
+
+
+def _unwritable(paths: LabPaths, error: OSError) -> WeaveError:
+    return MissingError(
+        f"wanted to write below {paths.directory}, found: {error.strerror or error}",
+        hint=f"weavelab keeps its state there: it needs root, a writable {RUN.parent} and free space (df {RUN.parent})",
+    )

@@ -1,0 +1,238 @@
+"""THE LIFE OF A LAB, read `bring_up` downwards: machine, underlay and nodes, deployment, agents, pods.
+
+Each phase announces itself in the state file before it begins, so that whatever happens, `testbed.down` knows what
+there can be. If anything goes wrong, Ctrl-C included, the lab is taken down again before the error is passed on.
+"""
+
+import os
+from typing import Final
+
+import msgspec
+
+from plugin.core.errors import CheckError, InputError, MissingError
+from testbed import agents, down, engine, interrupts, mounts, podset, state
+from testbed.deploy.interpreter import plugin_interpreter
+from testbed.deploy.local import LocalTransport
+from testbed.deploy.plan import DeployPlan, plan_deploy
+from testbed.deploy.transport import deploy
+from testbed.lab import Lab
+from testbed.model import Topology
+from testbed.paths import LabPaths
+from testbed.progress import Progress, Silent
+from testbed.underlay import UnderlayPlan, plan_underlay
+
+READY_S: Final = 30.0
+READY_S_PER_NODE: Final = 1.0
+"""How long agents may take to be ready and to see each other: a limit, not a wait. Many start on few cores."""
+
+SOCKET_PATH_MAX: Final = 107
+"""Bytes in `sun_path`, without the NUL that ends it."""
+
+_NO_KERNEL_SUPPORT: Final = (95, 97)
+"""EOPNOTSUPP and EAFNOSUPPORT: the kernel does not know that kind of link, or of socket."""
+
+
+def bring_up(
+    topology: Topology,
+    *,
+    name: str | None = None,
+    topology_file: str = "",
+    progress: Progress | None = None,
+    keep_on_failure: bool = False,
+) -> Lab:
+    """Bring a lab up; returns when every agent is ready, sees every other, and knows every pod.
+
+    Args:
+        topology: What to build; `testbed.load` has checked it.
+        name: The lab's name; the topology's when None.
+        topology_file: Where the topology came from, for `status`.
+        progress: Who is told about it.
+        keep_on_failure: Leave what there is for inspection when something goes wrong, instead of taking it down.
+
+    Raises:
+        InputError: A lab of that name is up, or a namespace name is taken.
+        MissingError: The machine lacks something.
+        CheckError: An agent does not become ready, or a pod cannot be attached.
+    """
+    check_machine()
+    progress = progress or Silent()
+    paths = LabPaths(name or topology.name)
+    with state.locked(paths, create=True), interrupts.raised() as signals:
+        try:
+            _clear_leftovers(paths, progress)
+            build = _Build(paths, topology, topology_file, progress, signals)
+        except BaseException:
+            down.remove_if_empty(paths)
+            raise
+        try:
+            return build.run()
+        except BaseException as error:
+            _after_failure(build, error, keep=keep_on_failure)
+            raise
+
+
+def check_machine() -> None:
+    """See that labs can be made here at all.
+
+    Raises:
+        MissingError: Not root.
+    """
+    if os.geteuid() != 0:
+        raise MissingError(
+            "weavelab needs root: it makes network namespaces", hint="sudo .venv/bin/weavelab ... with the same words"
+        )
+
+
+def _clear_leftovers(paths: LabPaths, progress: Progress) -> None:
+    """Make room: refuse when the lab is up, remove what a killed or failed command left."""
+    try:
+        found = state.read(paths)
+    except CheckError:
+        found = None
+        leftovers = True
+    else:
+        leftovers = found is not None or any(paths.directory.iterdir())
+    if found is not None and found.phase == "ready":
+        raise InputError(
+            f"a lab named {paths.lab} is up already",
+            hint=f"`weavelab down {paths.lab}` ends it; `--name` gives the new one another name",
+        )
+    if leftovers:
+        progress.note(f"removing what an earlier command left of lab {paths.lab}")
+        with interrupts.held_off():
+            down.remove(paths, keep_directory=True)
+
+
+def _check_socket_paths(paths: LabPaths, topology: Topology) -> None:
+    """See that the agents' sockets can be reached: the kernel knows no longer paths of sockets."""
+    longest = max((str(paths.node_socket(node)) for node in topology.nodes), key=len)
+    found = len(os.fsencode(longest))
+    if found > SOCKET_PATH_MAX:
+        raise InputError(
+            f"wanted paths of sockets of at most {SOCKET_PATH_MAX} bytes, found {found}: {longest}",
+            hint="WEAVELAB_RUN names a folder with a shorter path, or leave it out",
+        )
+
+
+class _Build:
+    """One bring-up: the phases share the plan and the state."""
+
+    def __init__(
+        self,
+        paths: LabPaths,
+        topology: Topology,
+        topology_file: str,
+        progress: Progress,
+        signals: interrupts.Interrupts,
+    ) -> None:
+        self.paths = paths
+        self.signals = signals
+        self.topology = topology
+        self.underlay: UnderlayPlan = plan_underlay(topology)
+        self.progress = progress
+        _check_socket_paths(paths, topology)
+        names = engine.members(self.underlay, tuple(topology.pods))
+        engine.check_names_free(paths, names)
+        self.state = state.new_state(paths, topology, topology_file=topology_file, members=names)
+
+    def run(self) -> Lab:
+        """All phases, in order."""
+        self.make_nodes()
+        plans = self.deploy_files()
+        self.start_agents(plans)
+        self.await_agents()
+        self.attach_pods()
+        self.await_pods()
+        self.announce("", phase="ready")
+        return Lab.of(self.state)
+
+    def announce(self, step: str, *, phase: state.Phase = "building") -> None:
+        """Write the state before the step begins; a step does not begin when the person wants no more."""
+        self.signals.check()
+        self.state = msgspec.structs.replace(self.state, step=step, phase=phase)
+        state.write(self.paths, self.state)
+
+    @property
+    def lab(self) -> Lab:
+        """The lab as far as it is built."""
+        return Lab.of(self.state)
+
+    def make_nodes(self) -> None:
+        """Namespaces, switches, cables, addresses."""
+        self.announce("nodes")
+        self.progress.phase("nodes", len(self.topology.nodes))
+        mounts.ensure_netns_directory()
+        try:
+            engine.build(self.paths, self.underlay, done=self.progress.advance_to)
+            engine.write_neighbours(self.paths, self.underlay)
+        except OSError as error:
+            raise _kernel_refusal(error) from error
+
+    def deploy_files(self) -> list[DeployPlan]:
+        """Plugin, conflist and agent configuration onto every node."""
+        self.announce("deploy")
+        self.progress.phase("deploy", len(self.topology.nodes))
+        plans = plan_deploy(self.topology, self.underlay, self.paths.lab, interpreter=plugin_interpreter())
+        for count, plan in enumerate(plans, start=1):
+            deploy(plan, LocalTransport(self.paths.node_space(plan.node)))
+            self.progress.advance_to(count)
+        return plans
+
+    def start_agents(self, plans: list[DeployPlan]) -> None:
+        """One agent process a node."""
+        self.announce("agents")
+        self.progress.phase("agents", len(self.topology.nodes))
+        started = agents.start(self.paths, plans)
+        self.state = msgspec.structs.replace(self.state, processes=started)
+        state.write(self.paths, self.state)
+
+    def await_agents(self) -> None:
+        """Until every agent is ready and sees every other."""
+        agents.await_mesh(self.lab, deadline_s=self._deadline_s(), progress=self.progress)
+
+    def attach_pods(self) -> None:
+        """Every pod: a sandbox, then the CNI chain of its node."""
+        if not self.topology.pods:
+            return
+        self.announce("pods")
+        self.progress.phase("pods", len(self.topology.pods))
+        attached = podset.attach_all(self.paths, self.topology, progress=self.progress)
+        self.state = msgspec.structs.replace(self.state, pods=attached)
+        state.write(self.paths, self.state)
+
+    def await_pods(self) -> None:
+        """Until every agent knows every pod."""
+        self.progress.phase("endpoints", len(self.topology.nodes))
+        agents.await_endpoints(self.lab, deadline_s=self._deadline_s(), progress=self.progress)
+
+    def _deadline_s(self) -> float:
+        return READY_S + READY_S_PER_NODE * len(self.topology.nodes)
+
+
+def _after_failure(build: _Build, error: BaseException, *, keep: bool) -> None:
+    """Take the lab down, or mark it as kept; nothing here may hide the error itself."""
+    with interrupts.held_off():
+        if keep and not isinstance(error, KeyboardInterrupt):
+            state.write(build.paths, msgspec.structs.replace(build.state, phase="failed"))
+            build.progress.note(f"kept for inspection; `weavelab down {build.paths.lab}` removes it")
+            return
+        if isinstance(error, KeyboardInterrupt):
+            build.progress.note("interrupted: taking the lab down")
+        try:
+            down.remove(build.paths)
+        except CheckError as failure:
+            build.progress.note(f"taking the lab down failed as well: {failure.message}")
+
+
+def _kernel_refusal(error: OSError) -> Exception:
+    if error.errno in _NO_KERNEL_SUPPORT:
+        return MissingError(
+            f"the kernel cannot make the links a lab consists of: {error}",
+            hint="it needs veth, bridge and vxlan (modprobe veth bridge vxlan)",
+        )
+    if error.errno == 1:  # EPERM as root: a container without the capabilities
+        return MissingError(
+            f"the kernel refused to make a lab: {error}",
+            hint="inside a container weavelab needs all capabilities (docker run --privileged)",
+        )
+    return CheckError(f"the lab could not be built: {error}", hint="the kernel's log (dmesg) may say more")

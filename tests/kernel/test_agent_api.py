@@ -1,0 +1,115 @@
+"""The API of a real agent: what is documented is there, TCP only reads, no caller on the node can starve the plugin."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+
+from plugin.core.cni import BODY_BYTES_MAX
+from testbed.space import call
+from tests.support.cluster import ROOT, Cluster, wait_for
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes namespaces"),
+]
+DOCUMENT = Path(ROOT, "docs", "reference", "agent.md").read_text(encoding="utf-8")
+PUBLIC = ("127.0.0.1", 6784)
+
+
+def documented(heading: str) -> set[str]:
+    """The names in the first column of the table below a heading."""
+    text = re.split(r"\n##", DOCUMENT[DOCUMENT.index(heading) + len(heading) :])[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def over_tcp(cluster: Cluster, request: str) -> tuple[int, str]:
+    def ask() -> bytes:
+        with socket.create_connection(PUBLIC, timeout=10) as client:
+            client.sendall(request.encode())
+            answer = b""
+            while piece := client.recv(65536):
+                answer += piece
+            return answer
+
+    head, _, body = call(cluster.nodes[1], ask).partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+def get(path: str) -> str:
+    return f"GET {path} HTTP/1.1\r\nHost: w\r\n\r\n"
+
+
+def test_both_listeners_tell_the_documented_keys(cluster: Cluster) -> None:
+    cluster.mesh()
+    cluster.add(1, "redpod")
+    status, text = over_tcp(cluster, get("/status"))
+    assert status == 200
+    assert set(json.loads(text)) == documented("### `/status`")
+    report = json.loads(over_tcp(cluster, get("/report"))[1])
+    assert set(report) - set(json.loads(text)) == documented("### `/report`, beyond `/status`")
+    names = set(re.findall(r"^(\w+)", over_tcp(cluster, get("/metrics"))[1].replace("# ", "#"), re.MULTILINE))
+    assert names == documented("## Metrics")
+    assert {one["label"] for one in json.loads(over_tcp(cluster, get("/endpoints"))[1])} > {"node1/weave"}
+
+
+def test_tcp_only_reads(cluster: Cluster) -> None:
+    cluster.start(1)
+    status, text = over_tcp(cluster, "POST /cni HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\n\r\nADD")
+    assert (status, json.loads(text)["known"]) == (404, ["/endpoints", "/metrics", "/report", "/status"])
+
+
+def test_what_is_too_large_or_no_call_is_answered_and_forgotten(cluster: Cluster) -> None:
+    cluster.start(1)
+    assert cluster.api(1, "/cni", b"x" * (BODY_BYTES_MAX + 1))[0] == 413
+    for body in (b"\0", b"\0" * 100, b"ADD", b"\xff" * 50, b"DEL\0\0\0\0\0\0{}"):
+        status, text = cluster.api(1, "/cni", body)
+        assert status == 400
+        assert {"code", "msg", "cniVersion"} <= set(json.loads(text)), text
+    assert cluster.held(1) == set()
+    cluster.add(1, "redpod")
+
+
+def test_no_event_is_logged_that_is_not_documented(cluster: Cluster) -> None:
+    cluster.mesh()
+    pod, _ = cluster.add(1, "redpod")
+    cluster.cni(1, "DEL", pod)
+    cluster.cni(1, "DEL", pod)
+    cluster.kill(2)
+    cluster.kill(1)
+    events = {json.loads(line)["event"] for number in (1, 2) for line in cluster.log(number).splitlines()}
+    assert events <= documented("## Log")
+
+
+def test_idle_callers_of_the_open_listener_do_not_keep_the_plugin_out(cluster: Cluster) -> None:
+    agent = cluster.start(1)
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (256, 256))  # so that a test's worth of callers uses it up
+
+    def crowd() -> list[socket.socket]:
+        callers = []
+        for _ in range(300):
+            caller = socket.socket()
+            caller.settimeout(1)
+            callers.append(caller)
+            with contextlib.suppress(OSError):
+                caller.connect(PUBLIC)
+        return callers
+
+    log = cluster.tmp / "d1" / "log"
+    cluster.timeout_s = 1.0  # a log that is flooded grows by megabytes a second
+    flooded_bytes = log.stat().st_size + 100_000
+    callers = call(cluster.nodes[1], crowd)
+    try:
+        pod = cluster.space("redpod")
+        wait_for(lambda: log.stat().st_size > flooded_bytes or cluster.ready(1), "an answer on the unix socket")
+        assert log.stat().st_size < flooded_bytes, "the log is flooded"
+        assert cluster.cni(1, "ADD", pod)[0] == 200
+    finally:
+        for caller in callers:
+            caller.close()

@@ -1,0 +1,114 @@
+"""`python -m bench`, what `make bench` calls: it measures, and whatever happens nothing of it is left."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+BENCH = [sys.executable, "-m", "bench"]
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
+]
+needs_stock_mininet = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("mnexec", "brctl", "ifconfig", "ethtool")),
+    reason="needs stock Mininet's tools: testbed/setup/setup.sh bench",
+)
+
+
+def bench(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*BENCH, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False, env=env
+    )
+
+
+def leftovers() -> list[str]:
+    found = [str(path) for path in Path("/run/weavelab").glob("bench*")]
+    found += [str(path) for path in Path("/run/netns").glob("bench*")]
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes()
+        except OSError:
+            continue
+        if b"bench.stock_mininet" in words or b"mininet:h" in words:
+            found.append(f"{process}: {words!r}")
+    return found
+
+
+@needs_stock_mininet
+def test_bring_up_is_compared_with_stock_mininet(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    done = bench("--only", "bringup", "--nodes", "3", "--rounds", "2", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(path.read_text())
+    (size,) = document["bringup"]
+    assert size["nodes"] == 3
+    assert len(size["rounds"]) == 2
+    for taken in size["rounds"]:
+        assert all(
+            0 < taken[who][part] < 60 for who in ("weavelab", "mininet") for part in ("up_s", "down_s", "freed_s")
+        )
+    assert "stock Mininet" in done.stdout
+    assert leftovers() == []
+
+
+def test_throughput_is_compared_with_hand_made_networks(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    done = bench("--quick", "--only", "throughput", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())["throughput"]
+    assert all(mbit > 0 for mbit in found["median_mbit"].values())
+    (taken,) = found["rounds"]
+    ratio = found["ratio"]["cross node : hand-made VXLAN"]
+    assert ratio == pytest.approx(taken["cross node"] / taken["hand-made VXLAN"], rel=1e-3)
+    assert leftovers() == []
+
+
+@needs_stock_mininet
+@pytest.mark.parametrize("after_s", [0.6, 1.2, 1.8])
+def test_ctrl_c_leaves_nothing_of_either(tmp_path: Path, after_s: float) -> None:
+    process = subprocess.Popen(
+        [*BENCH, "--only", "bringup", "--nodes", "10", "--rounds", "50", "--json", str(tmp_path / "bench.json")],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    deadline_s = time.monotonic() + 5  # what ran in the killed process namespace ends with it, a moment later
+    while leftovers() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert leftovers() == []
+
+
+def test_absent_tools_are_named(tmp_path: Path) -> None:
+    done = bench("--only", "bringup", "--json", str(tmp_path / "b.json"), env={**os.environ, "PATH": str(tmp_path)})
+    assert done.returncode == 3
+    assert "mnexec" in done.stderr
+    assert "make bench" in done.stderr
+
+
+def test_stock_mininet_refuses_the_machines_own_network_namespace() -> None:
+    own = str(Path("/proc/self/ns/net").stat().st_ino)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.stock_mininet", "2"],
+        cwd=PROJECT,
+        env={**os.environ, "BENCH_MACHINE_NETNS": own},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "must not run" in done.stderr

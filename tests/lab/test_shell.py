@@ -1,0 +1,228 @@
+"""The Mininet prompt on a running lab: by script, by `-c`, and at a terminal."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
+]
+
+PROJECT = Path(__file__).parents[2]
+RUN = f"/run/wlshell-{os.getpid()}"
+LAB = f"s{os.getpid() % 1000000}"
+ENVIRONMENT = {**os.environ, "WEAVELAB_RUN": RUN}
+COMMAND = [sys.executable, "-m", "testbed"]
+
+
+def weavelab(*arguments: str, script: str = "") -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=PROJECT,
+        env=ENVIRONMENT,
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lab() -> Iterator[None]:
+    up = weavelab("up", "topologies/two-nodes.yaml", "--name", LAB)
+    assert up.returncode == 0, up.stderr
+    yield
+    down = weavelab("down", "--all")
+    assert down.returncode == 0, down.stderr
+    assert not Path(RUN).exists()
+
+
+def shells() -> list[str]:
+    """Shells of the prompt that still live."""
+    return [
+        entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and b"weavelab:" in _command_line(entry)
+    ]
+
+
+def _command_line(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_pingall_goes_over_the_pods_and_tells_the_loss() -> None:
+    done = weavelab("cli", "-c", "pingall")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "red -> green blue" in done.stdout
+    assert "*** Results: 0% dropped (6/6 received)" in done.stdout
+
+
+def test_names_stand_for_addresses_and_the_output_is_the_commands() -> None:
+    done = weavelab("cli", script="red ping -c1 -W2 blue  # across\nblue ping -c1 -W2 node1\nnode1 hostname\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"1 packets transmitted, 1 received", done.stdout)) == 2
+    assert "PING 192.168.56.11" in done.stdout
+    assert done.stdout.rstrip().endswith("node1")
+    assert "weavelab>" not in done.stdout
+    assert not shells()
+
+
+def test_a_script_goes_on_after_a_failure_and_its_exit_code_tells() -> None:
+    done = weavelab("cli", script="red false\nnope\nred echo still here\n")
+    assert done.returncode == 1
+    assert "red: exit code 1" in done.stdout
+    assert "unknown command: nope" in done.stdout
+    assert "still here" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line", ["red cat", "red echo 'open", "red sh -c 'exit 3'", "iperf red", "pingpair red nobody"]
+)
+def test_no_line_hangs_a_script(line: str) -> None:
+    done = weavelab("cli", script=f"{line}\nred echo after\n")
+    assert "after" in done.stdout
+    assert done.returncode == (0 if line == "red cat" else 1)
+
+
+def test_exit_ends_a_script() -> None:
+    done = weavelab("cli", script="exit\nred false\n")
+    assert done.returncode == 0
+
+
+def test_the_lab_is_described() -> None:
+    done = weavelab(
+        "cli",
+        *(
+            word
+            for name in ("nodes", "pods", "net", "links", "dump", "intfs", "status", "help")
+            for word in ("-c", name)
+        ),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in (
+        "node1           192.168.56.11",
+        "outside         198.51.100.1",
+        "br-lan node1:node1-eth0 node2:node2-eth0 outside:outside-eth0",
+        "node1-eth0<->br-lan-node1 (OK OK)",
+        f"<pod red: eth0 10.32.0.2 0a:58:0a:20:00:02; /run/netns/{LAB}-red>",
+        "192.168.56.12",
+        "pingall",
+    ):
+        assert text in done.stdout
+    assert "xterm" not in done.stdout
+
+
+def test_a_cable_can_be_pulled_and_plugged_in() -> None:
+    lines = ["link red node1 down", "pingpair red green", "link red node1 up", "pingpair red green", "links"]
+    done = weavelab("cli", script="\n".join(lines))
+    assert done.stdout.index("100% dropped (0/2 received)") < done.stdout.index("0% dropped (2/2 received)")
+    assert "DOWN" not in done.stdout
+    assert done.returncode == 1
+    done = weavelab(
+        "cli", script="link node2 br-lan down\npingpair node1 node2\nlink node2 br-lan up\nnode1 ping -c1 -W2 node2"
+    )
+    assert "100% dropped" in done.stdout
+    assert "1 received" in done.stdout
+
+
+def test_iperf_is_iperf3_with_a_deadline() -> None:
+    done = weavelab("cli", "-c", "iperf red blue")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\*\*\* Results: [\d.]+ [MG]bit/s", done.stdout)
+
+
+def test_python_expressions_know_the_members() -> None:
+    done = weavelab("cli", "-c", "py red.IP() + ' ' + red.MAC()", "-c", "py green.cmd('hostname').strip()")
+    assert done.stdout.splitlines() == ["10.32.0.2 0a:58:0a:20:00:02", "green"]
+
+
+def test_unknown_labs_are_refused() -> None:
+    done = weavelab("cli", "nope")
+    assert done.returncode == 2
+    assert "no lab named nope is up" in done.stderr
+
+
+class Terminal:
+    """A person at the prompt."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(PROJECT)
+            os.execve(sys.executable, [*COMMAND, *arguments], {**ENVIRONMENT, "HOME": "/nonexistent", "TERM": "dumb"})
+        self.text = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self.fd, keys.encode())
+
+    def until(self, wanted: str, *, within_s: float = 15.0) -> str:
+        """Read until `wanted` appears; returns what came before and with it."""
+        deadline_s = time.monotonic() + within_s
+        while wanted not in self.text:
+            left_s = deadline_s - time.monotonic()
+            assert left_s > 0, f"{wanted!r} did not appear in {self.text!r}"
+            if select.select([self.fd], [], [], left_s)[0]:
+                try:
+                    self.text += os.read(self.fd, 65536).decode(errors="replace")
+                except OSError:
+                    self.text += "<end>"
+        seen, self.text = self.text.split(wanted, 1)
+        return seen + wanted
+
+    def end(self) -> int:
+        _pid, status = os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal("cli")
+    yield made
+    try:
+        os.kill(made.pid, signal.SIGKILL)
+        os.waitpid(made.pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_at_a_terminal_ctrl_c_ends_the_command_and_neither_prompt_nor_lab(terminal: Terminal) -> None:
+    terminal.until("weavelab> ")
+    terminal.type("red ping blue\n")
+    terminal.until("icmp_seq=2")
+    terminal.type("\x03")
+    terminal.until("packets transmitted")
+    terminal.until("weavelab> ")
+    terminal.type("\x03")
+    terminal.until("weavelab> ")
+    terminal.type("red echo $((6*7))\n")
+    terminal.until("42")
+    terminal.until("weavelab> ")
+    terminal.type("exit\n")
+    terminal.until("<end>")
+    assert terminal.end() == 0
+    assert weavelab("status").returncode == 0
+    assert not shells()
+
+
+def test_at_a_terminal_keys_reach_the_command(terminal: Terminal) -> None:
+    terminal.until("weavelab> ")
+    terminal.type("node1 read line && echo got-$line\n")
+    terminal.type("hello\n")
+    terminal.until("got-hello")
+    terminal.until("weavelab> ")
+    terminal.type("\x04")
+    terminal.until("<end>")
+    assert terminal.end() == 0

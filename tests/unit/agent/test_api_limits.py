@@ -1,0 +1,241 @@
+"""What the API refuses and survives: too much of everything, the wrong listener, callers that go away."""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TypeAlias
+
+import pytest
+
+from plugin.agent import api
+from plugin.agent.api import Limits, Request, Response, Server, tcp_listener, unix_listener
+from plugin.agent.app import _acting, _reading
+from plugin.core.cni import BODY_BYTES_MAX
+from plugin.core.cni_types import CniError
+from plugin.core.errors import InputError
+
+LOG = logging.getLogger("test-api")
+
+
+def count(request: Request) -> Response:
+    return Response(200, str(len(request.body)).encode())
+
+
+def ask(address: Path | tuple[str, int], data: bytes, fds: list[int]) -> tuple[int, bytes]:
+    """One request; a server that answers before it has read everything is right to."""
+    family = socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET
+    with socket.socket(family) as client:
+        client.settimeout(10)
+        client.connect(str(address) if isinstance(address, Path) else address)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            if fds:
+                socket.send_fds(client, [data[:1]], fds)
+                data = data[1:]
+            client.sendall(data)
+        answer = b""
+        with suppress(ConnectionResetError):
+            while piece := client.recv(65536):
+                answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]) if head else 0, body
+
+
+Asker: TypeAlias = Callable[[Path | tuple[str, int], bytes, list[int]], tuple[int, bytes]]
+
+
+def served(
+    listener: socket.socket,
+    routes: api.Routes,
+    *requests: bytes,
+    fds: list[int] | None = None,
+    how: Asker = ask,
+    limits: Limits | None = None,
+) -> list[tuple[int, bytes]]:
+    name = listener.getsockname()
+    address = Path(name) if isinstance(name, str) else name
+
+    async def main() -> list[tuple[int, bytes]]:
+        server = Server(listener, routes, LOG, limits=limits)
+        server.start()
+        try:
+            return [await asyncio.to_thread(how, address, request, fds or []) for request in requests]
+        finally:
+            await server.stop()
+
+    return asyncio.run(main())
+
+
+def post(body: bytes, path: str = "/count") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: w\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked(body: bytes) -> bytes:
+    head = b"POST /count HTTP/1.1\r\nHost: w\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+
+
+COUNT = {("POST", "/count"): count}
+LARGEST, TOO_LARGE = bytes(BODY_BYTES_MAX), bytes(BODY_BYTES_MAX + 1)
+
+
+@pytest.mark.parametrize("form", [post, chunked])
+def test_the_largest_body_is_taken_and_one_byte_more_is_413(tmp_path: Path, form: Callable[[bytes], bytes]) -> None:
+    answers = served(unix_listener(tmp_path / "s"), COUNT, form(LARGEST), form(TOO_LARGE), form(b"x"))
+    assert [status for status, _ in answers] == [200, 413, 200]
+    assert str(BODY_BYTES_MAX) in json.loads(answers[1][1])["error"]
+
+
+def test_a_body_far_too_large_is_answered_while_it_is_still_being_sent(tmp_path: Path) -> None:
+    ((status, _),) = served(unix_listener(tmp_path / "s"), COUNT, post(bytes(8 * BODY_BYTES_MAX)))
+    assert status == 413
+
+
+def test_endless_headers_are_refused(tmp_path: Path) -> None:
+    head = b"GET /count HTTP/1.1\r\nHost: w\r\n" + b"X: " + b"a" * 100_000 + b"\r\n\r\n"
+    ((status, body),) = served(unix_listener(tmp_path / "s"), COUNT, head)
+    assert 400 <= status < 500
+    assert "bad HTTP request" in json.loads(body)["error"]
+
+
+def test_a_body_that_ends_too_early_is_a_400(tmp_path: Path) -> None:
+    listener = unix_listener(tmp_path / "s")
+
+    def cut(address: Path | tuple[str, int], data: bytes, _fds: list[int]) -> tuple[int, bytes]:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(address))
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            return int(client.recv(65536).split()[1]), b""
+
+    assert served(listener, COUNT, post(b"abc")[:-1], how=cut) == [(400, b"")]
+
+
+def test_descriptors_are_closed_however_many_came(tmp_path: Path) -> None:
+    listener = unix_listener(tmp_path / "s")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with (tmp_path / "s.file").open("wb") as file:
+        answers = served(listener, COUNT, *[post(b"abc")] * 20, fds=[file.fileno()] * 5)
+    assert answers == [(200, b"3")] * 20
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+
+
+def test_a_caller_that_says_nothing_is_let_go(tmp_path: Path) -> None:
+    limits = Limits(request_s=0.05)
+    assert served(unix_listener(tmp_path / "s"), COUNT, b"POST /cou", limits=limits) == [(0, b"")]
+
+
+def test_a_caller_that_goes_away_stops_nothing(tmp_path: Path) -> None:
+    async def main() -> tuple[int, bytes]:
+        server = Server(unix_listener(tmp_path / "s"), COUNT, LOG)
+        server.start()
+        for _ in range(50):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "s"))
+                client.send(post(b"abc"))
+        try:
+            return await asyncio.to_thread(ask, tmp_path / "s", post(b"abc"), [])
+        finally:
+            await server.stop()
+
+    assert asyncio.run(main()) == (200, b"3")
+
+
+# --- the two listeners -------------------------------------------------------------------------------------------------
+class FakeStatus(SimpleNamespace):
+    def status(self) -> dict[str, bool]:
+        return {"ready": self.ready}
+
+    def endpoints(self) -> list[str]:
+        return []
+
+    def report(self, forwarding: object) -> dict[str, object]:
+        return {"forwarding": forwarding}
+
+    def metrics(self) -> str:
+        return "weave_ips 1\n"
+
+
+READING = _reading(FakeStatus(ready=True), SimpleNamespace(observe=dict))
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: w\r\n\r\n".encode()
+
+
+def test_the_tcp_listener_only_reads() -> None:
+    paths = ["/status", "/report", "/endpoints", "/metrics"]
+    answers = served(tcp_listener("127.0.0.1:0"), READING, *map(get, paths), post(b"x", "/cni"), post(b"", "/status"))
+    assert [status for status, _ in answers] == [200, 200, 200, 200, 404, 404]
+    assert json.loads(answers[4][1])["known"] == sorted(paths)
+
+
+def test_status_is_503_until_the_node_is_ready() -> None:
+    reading = _reading(FakeStatus(ready=False), SimpleNamespace(observe=dict))
+    ((status, body),) = served(tcp_listener("127.0.0.1:0"), reading, get("/status"))
+    assert (status, json.loads(body)) == (503, {"ready": False})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "nowhere:", "127.0.0.1:http", "127.0.0.1:99999", "127.0.0.1:-1"])
+def test_an_address_that_is_none_is_a_sentence(address: str) -> None:
+    with pytest.raises(InputError, match="cannot be used"):
+        tcp_listener(address)
+
+
+def test_a_taken_address_is_a_sentence() -> None:
+    with tcp_listener("127.0.0.1:0") as first:
+        port = first.getsockname()[1]
+        with pytest.raises(InputError, match="Address already in use") as raised:
+            tcp_listener(f"127.0.0.1:{port}")
+    assert "another agent" in raised.value.hint
+
+
+def test_the_socket_is_roots_alone(tmp_path: Path) -> None:
+    with unix_listener(tmp_path / "run" / "s"):
+        assert (tmp_path / "run" / "s").stat().st_mode & 0o777 == 0o600
+
+
+# --- POST /cni: what the executable prints is always the error object of CNI ----------------------------------------------
+class FakeAttachments:
+    def __init__(self, outcome: str | Exception) -> None:
+        self.outcome = outcome
+        self.repeated: list[bool] = []
+
+    def handle(self, _body: bytes, _descriptor: int | None, *, repeated: bool) -> str:
+        self.repeated.append(repeated)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def cni(outcome: str | Exception, **headers: str) -> tuple[Response, FakeAttachments, list[str]]:
+    flushed: list[str] = []
+    attachments = FakeAttachments(outcome)
+    routes = _acting(attachments, SimpleNamespace(flush=lambda: flushed.append("flush")), LOG)
+    return routes["POST", "/cni"](Request("POST", "/cni", b"x", headers, None)), attachments, flushed
+
+
+def test_a_cni_error_is_400_and_peers_are_told_all_the_same() -> None:
+    answer, _, flushed = cni(CniError(101, "no address is left", "delete pods"))
+    assert answer.status == 400
+    assert json.loads(answer.body).items() >= {"code": 101, "msg": "no address is left"}.items()
+    assert flushed == ["flush"]
+
+
+def test_a_defect_is_an_error_object_too_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    answer, _, flushed = cni(ZeroDivisionError("half"))
+    assert answer.status == 500
+    assert json.loads(answer.body).items() >= {"code": 999, "msg": "the agent failed: ZeroDivisionError"}.items()
+    assert "this is a bug" in caplog.text
+    assert flushed == ["flush"]
+
+
+def test_a_second_attempt_is_recognised() -> None:
+    assert cni("done")[1].repeated == [False]
+    assert cni("done", **{"weave-attempt": "2"})[1].repeated == [True]

@@ -1,0 +1,301 @@
+"""ADD, DEL, CHECK, GC, STATUS and the start, with a kernel that does as it is told: every failure leaves nothing."""
+
+import errno
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugin.agent import attachments as module
+from plugin.agent.attachments import Attachments
+from plugin.agent.store import Record, Store
+from plugin.core import cni
+from plugin.core.allocator import EXPOSE, ShareAllocator
+from plugin.core.cni import CniError
+from plugin.core.errors import MissingError
+from plugin.core.membership import StaticMembership
+from plugin.core.node import Node
+from plugin.core.shares import split
+from plugin.link import pods
+from plugin.link.netlink import Link, NetlinkError
+
+ONE, NETWORK = IPv4Address("192.168.56.11"), IPv4Network("10.9.0.0/29")
+GATEWAY, FIRST = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
+BRIDGE = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
+CONF = {"cniVersion": "1.1.0", "name": "weave", "type": "weave-net"}
+FD = 0  # any open descriptor: what it is, the fake kernel says
+
+
+class Kernel:
+    """Pod links by name; `refusal` is what the next change is answered with."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, IPv4Address | None] = {}
+        self.refusal: Exception | None = None
+
+    def attach(self, _netlink: object, _bridge: Link, _fd: int, pod: pods.PodLink) -> Link:
+        self.answer()
+        self.links[pod.host_ifname] = pod.interface.ip
+        return Link(
+            index=9, name=pod.host_ifname, mac="02:00:00:00:00:09", mtu=pod.mtu_bytes, up=True, master=2, kind="veth"
+        )
+
+    def detach(self, _netlink: object, name: str) -> bool:
+        self.answer()
+        return self.links.pop(name, False) is not False
+
+    def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, IPv4Address | None]:
+        return dict(self.links)
+
+    def answer(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class Agent:
+    """An `Attachments` with real decisions and storage round it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = Store(directory)
+        self.store.load()
+        self.allocator = ShareAllocator(NETWORK, split(NETWORK, [ONE])[ONE])
+        assert self.allocator.allocate(EXPOSE, now_s=0) == GATEWAY
+        self.node = Node(name="n", incarnation=1, seed="0" * 16, membership=StaticMembership("n", [ONE], ONE))
+        self.attachments = Attachments(
+            netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=GATEWAY, mtu_bytes=1450, allocator=self.allocator,
+            store=self.store, node=self.node, now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
+        )  # fmt: skip
+
+    def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
+        fields = [verb, name * 4, f"/run/netns/{name}", "eth0", "", "/opt/cni/bin"]
+        body = "\0".join([*fields, json.dumps(CONF | conf)]).encode()
+        return self.attachments.handle(body, fd, repeated=again)
+
+    def fails(self, verb: str, name: str = "red", **options: Any) -> CniError:
+        with pytest.raises(CniError) as raised:
+            self.call(verb, name, **options)
+        return raised.value
+
+    @property
+    def state(self) -> tuple[set[str], set[IPv4Address], set[IPv4Address]]:
+        """Who is remembered, what is held, who is announced: for a node without pods only the gateway is held."""
+        held = {address for key, address in self.allocator.held.items() if key != EXPOSE}
+        return {record.container_id for record in self.store.records.values()}, held, set(self.node.located())
+
+
+NOTHING = (set(), set(), set())
+RED = ({"red" * 4}, {FIRST}, {FIRST})
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    fake = Kernel()
+    for name in ("attach", "detach", "leftovers"):
+        monkeypatch.setattr(module.pods, name, getattr(fake, name))
+    monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: False)
+    monkeypatch.setattr(module.netns, "entered", lambda _fd: nullcontext())
+    return fake
+
+
+@pytest.fixture
+def agent(kernel: Kernel, tmp_path: Path) -> Iterator[Agent]:
+    made = Agent(tmp_path)
+    yield made
+    made.store.close()
+
+
+def restarted(agent: Agent, tmp_path: Path) -> Agent:
+    agent.store.close()
+    again = Agent(tmp_path)
+    agent.store = again.store  # the fixture closes this one
+    again.attachments.reconcile()
+    return again
+
+
+def refused() -> NetlinkError:
+    return NetlinkError(errno.EBUSY, "Device or resource busy")
+
+
+def test_an_add_is_remembered_held_and_announced_and_a_del_takes_it_all_back(agent: Agent, kernel: Kernel) -> None:
+    result = json.loads(agent.call("ADD"))
+    assert result["ips"] == [{"address": f"{FIRST}/29", "gateway": str(GATEWAY), "interface": 2}]
+    assert (agent.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
+    for _ in range(2):
+        assert agent.call("DEL", fd=None) == ""
+        assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (pods.AttachError("the kernel refused: no"), cni.ATTACH_FAILED),
+        (pods.AlreadyAttachedError("eth0 is there"), cni.ALREADY_ATTACHED),
+        (MissingError("sysctl could not be set", hint="root"), cni.ATTACH_FAILED),
+    ],
+)
+def test_an_add_that_the_kernel_refuses_leaves_nothing(
+    agent: Agent, kernel: Kernel, refusal: Exception, code: int
+) -> None:
+    kernel.refusal = refusal
+    assert agent.fails("ADD").code == code
+    assert agent.state == NOTHING
+    kernel.refusal = None
+    agent.call("ADD")
+
+
+def test_an_add_that_fails_unexpectedly_leaves_nothing_either(agent: Agent, kernel: Kernel) -> None:
+    kernel.refusal = ZeroDivisionError("a defect")
+    with pytest.raises(ZeroDivisionError):
+        agent.call("ADD")
+    assert agent.state == NOTHING
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_disk_that_fails_at_the_first_or_second_line_leaves_nothing(
+    agent: Agent, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    real, left = agent.store.put, [writes]
+
+    def put(record: Record) -> None:
+        if not left[0]:
+            raise MissingError("the agent's state cannot be written: No space left on device", hint="")
+        left[0] -= 1
+        real(record)
+
+    monkeypatch.setattr(agent.store, "put", put)
+    assert agent.fails("ADD").code == cni.IO_FAILURE
+    assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+def test_a_second_add_is_100_and_after_a_lost_connection_starts_anew(agent: Agent) -> None:
+    agent.call("ADD")
+    assert agent.fails("ADD").code == cni.ALREADY_ATTACHED
+    assert json.loads(agent.call("ADD", again=True))["ips"]
+    assert len(agent.state[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("conf", "code"),
+    [
+        ({"mtu": 1451}, cni.INVALID_CONFIG),
+        ({"runtimeConfig": {"ips": ["10.9.0.1"]}}, cni.NO_ADDRESS),
+        ({"runtimeConfig": {"ips": ["10.9.0.7"]}}, cni.NO_ADDRESS),
+        ({"runtimeConfig": {"ips": ["192.0.2.1"]}}, cni.NO_ADDRESS),
+    ],
+    ids=["mtu", "the gateway's", "the broadcast address", "outside"],
+)
+def test_a_wish_that_cannot_be_granted_is_named(agent: Agent, conf: dict[str, object], code: int) -> None:
+    assert agent.fails("ADD", **conf).code == code
+    assert agent.state == NOTHING
+
+
+def test_a_namespace_that_is_none_is_refused(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent.fails("ADD", fd=None).code == cni.INVALID_NETNS
+    monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: True)
+    assert "own network namespace" in agent.fails("ADD").message
+    assert agent.state == NOTHING
+
+
+def test_a_del_that_the_kernel_refuses_succeeds_and_is_finished_later(agent: Agent, kernel: Kernel) -> None:
+    agent.call("ADD")
+    kernel.refusal = refused()
+    assert agent.call("DEL") == ""
+    agent.attachments.retry()
+    assert agent.state == ({"red" * 4}, {FIRST}, set()), "not announced any more, and not given away either"
+    kernel.refusal = None
+    agent.attachments.retry()
+    assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+def test_gc_removes_what_is_not_listed_and_nothing_without_a_list(agent: Agent, kernel: Kernel) -> None:
+    for name in ("red", "blue"):
+        agent.call("ADD", name)
+    agent.call("GC")
+    agent.call("GC", name="other", **{"cni.dev/valid-attachments": [{"containerID": "red" * 4, "ifname": "eth0"}]})
+    assert set(kernel.links) == {"vethweplredredr"}
+
+
+def test_status_is_51_when_every_address_is_held(agent: Agent) -> None:
+    for name in ("p1", "p2", "p3", "p4"):
+        agent.call("ADD", name)
+    assert agent.call("STATUS") == ""
+    agent.call("ADD", "p5")
+    assert agent.fails("STATUS").code == cni.LIMITED_CONNECTIVITY == 51
+    assert agent.fails("ADD", "p6").code == cni.NO_ADDRESS == 101
+
+
+def test_check_of_a_pod_that_is_not_here_is_3(agent: Agent) -> None:
+    previous = json.loads(agent.call("ADD", "blue"))
+    assert agent.fails("CHECK", "red", prevResult=previous).code == cni.UNKNOWN_CONTAINER
+
+
+def test_a_start_keeps_the_living_and_frees_the_gone(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    agent.call("ADD")
+    agent.call("ADD", "blue")
+    del kernel.links["vethweplblueblu"]
+    again = restarted(agent, tmp_path)
+    assert again.state == RED
+    assert again.call("DEL") == ""
+    assert kernel.links == {}
+
+
+def test_a_link_without_a_record_keeps_its_address_and_one_without_an_address_goes(
+    agent: Agent, kernel: Kernel, tmp_path: Path
+) -> None:
+    kernel.links = {"vethweplredredr": FIRST, "vethweplodd": None}
+    again = restarted(agent, tmp_path)
+    assert kernel.links == {"vethweplredredr": FIRST}
+    assert again.state[1:] == ({FIRST}, {FIRST})
+    assert again.call("DEL") == "", "its DEL finds it by the name of its link"
+    assert (again.state, kernel.links) == (NOTHING, {})
+
+
+def test_a_pod_that_holds_the_bridges_address_is_never_announced_with_it(
+    agent: Agent, kernel: Kernel, tmp_path: Path
+) -> None:
+    kernel.links = {"vethweplredredr": GATEWAY}
+    again = restarted(agent, tmp_path)
+    assert GATEWAY not in again.node.located(), "the bridge has it; a second owner would draw its traffic away"
+
+
+def test_the_queue_is_worked_off_and_what_is_no_call_is_set_aside(agent: Agent, tmp_path: Path) -> None:
+    agent.call("ADD")
+    queue = tmp_path / "queue"
+    assert agent.attachments.drain_queue(queue) == 0, "no directory, no queue"
+    queue.mkdir()
+    fields = ["DEL", "red" * 4, "", "eth0", "", "/opt/cni/bin"]
+    (queue / "2").write_bytes("\0".join([*fields, json.dumps(CONF)]).encode())
+    (queue / "1").write_bytes(b"rubbish")
+    (queue / ".half").write_bytes(b"DEL")
+    assert agent.attachments.drain_queue(queue) == 1
+    assert sorted(path.name for path in queue.iterdir()) == [".half", ".refused-1"], "kept, and not tried again"
+    assert agent.attachments.drain_queue(queue) == 0
+    assert agent.state == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("conf", "named"),
+    [
+        ({"bridge": "cni0"}, "cni0"),
+        ({"ipam": {"subnet": "10.9.0.0/30"}}, "10.9.0.0/30"),
+        ({"capabilities": {"ips": True}, "runtimeConfig": {"ips": ["10.9.0.2", "10.9.0.3"]}}, "2 addresses"),
+    ],
+    ids=["another bridge", "a part of the range", "two addresses"],
+)
+def test_what_this_node_cannot_do_is_refused_and_never_passed_over(
+    agent: Agent, kernel: Kernel, conf: dict[str, Any], named: str
+) -> None:
+    error = agent.fails("ADD", **conf)
+    assert error.code == cni.UNSUPPORTED_FIELD
+    assert named in error.message
+    assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+def test_naming_what_is_there_anyway_is_no_error(agent: Agent) -> None:
+    agent.call("ADD", bridge=BRIDGE.name, ipam={"subnet": str(NETWORK)})
+    assert agent.state == RED

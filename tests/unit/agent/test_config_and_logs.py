@@ -1,0 +1,47 @@
+"""The configuration's sentences, and log lines as JSON."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from plugin.agent.config import load_config
+from plugin.agent.logs import JsonFormatter
+from plugin.core.errors import InputError
+
+GOOD = {"name": "node1", "node_address": "192.168.56.11", "peers": ["192.168.56.12"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"nmae": 1}, "unknown field `nmae`"),
+        ({"vni": 0}, "vni"),
+        ({"name": "a b"}, "name"),
+        ({"node_address": "x"}, "node_address must be an IPv4 address, found 'x'"),
+        ({"peers": ["::1"]}, "peers must be an IPv4 address, found '::1'"),
+        ({"range": "192.168.0.0/16"}, "contains the node address 192.168.56.11"),
+        ({"range": "10.0.0.0/30"}, "between /8 and /29"),
+    ],
+)
+def test_a_wrong_configuration_is_named(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    (tmp_path / "agent.json").write_text(json.dumps(GOOD | change))
+    with pytest.raises(InputError) as raised:
+        load_config(tmp_path / "agent.json")
+    assert sentence in raised.value.message
+
+
+def test_an_absent_file_and_one_that_is_no_json_are_sentences(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_config(tmp_path / "absent")
+    (tmp_path / "agent.json").write_text("{")
+    with pytest.raises(InputError, match="is no JSON"):
+        load_config(tmp_path / "agent.json")
+
+
+def test_a_log_line_is_one_json_object_with_its_fields() -> None:
+    record = logging.makeLogRecord({"msg": "pod\nattached", "levelname": "INFO", "pod": "red", "path": Path("/x")})
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert json.loads(line).items() >= {"level": "info", "event": "pod\nattached", "pod": "red", "path": "/x"}.items()

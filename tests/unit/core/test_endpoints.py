@@ -1,0 +1,108 @@
+"""Who is where: tables, steps, and the winner of two claims."""
+
+from ipaddress import IPv4Address
+
+from plugin.core.endpoints import ENDPOINTS_PER_PEER_MAX, Directory, Endpoint, Located, Table
+
+ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
+A, B = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2")
+MAC, OTHER = "0a:58:0a:20:00:01", "0a:58:0a:20:00:02"
+
+
+def table(version: int, *endpoints: Endpoint, incarnation: int = 1) -> Table:
+    return Table(incarnation, version, frozenset(endpoints))
+
+
+def test_a_pod_put_here_is_located_here() -> None:
+    directory = Directory(1)
+    added = directory.put(A, MAC, "red")
+    assert directory.located() == {A: Located(added, None)}
+    assert directory.own.version == 1
+    assert directory.take_changed() == {A}
+    assert directory.take_changed() == set()
+
+
+def test_the_same_address_again_replaces_its_entry() -> None:
+    directory = Directory(1)
+    directory.put(A, MAC, "red")
+    again = directory.put(A, OTHER, "red")
+    assert directory.own.endpoints == {again}
+    assert directory.locate(A) == Located(again, None)
+
+
+def test_dropping_an_unknown_address_changes_no_version() -> None:
+    directory = Directory(1)
+    assert not directory.drop(A)
+    assert directory.own.version == 0
+
+
+def test_a_dropped_pod_is_nowhere() -> None:
+    directory = Directory(1)
+    directory.put(A, MAC, "red")
+    assert directory.drop(A)
+    assert directory.locate(A) is None
+
+
+def test_the_later_claim_wins_and_the_earlier_one_returns_when_it_goes() -> None:
+    directory = Directory(1)
+    early, late = Endpoint(A, MAC, 1), Endpoint(A, OTHER, 2)
+    directory.replace(ONE, table(1, early))
+    directory.replace(TWO, table(1, late))
+    assert directory.locate(A) == Located(late, TWO)
+    directory.forget(TWO)
+    assert directory.locate(A) == Located(early, ONE)
+    directory.forget(TWO)
+
+
+def test_equal_stamps_go_to_this_node_then_to_the_lower_address() -> None:
+    directory = Directory(1)
+    claim = Endpoint(A, MAC, 1)
+    directory.replace(TWO, table(1, claim))
+    directory.replace(ONE, table(1, claim))
+    assert directory.locate(A) == Located(claim, ONE)
+    here = Directory(1)
+    own = here.put(A, MAC, "")
+    here.replace(ONE, table(1, Endpoint(A, OTHER, own.stamp)))
+    assert here.locate(A) == Located(own, None)
+
+
+def test_a_new_claim_is_later_than_everything_seen() -> None:
+    directory = Directory(1)
+    directory.replace(ONE, table(1, Endpoint(A, MAC, 41)))
+    assert directory.put(A, MAC, "").stamp == 42
+
+
+def test_a_step_from_the_known_version_is_taken() -> None:
+    directory = Directory(1)
+    first, second = Endpoint(A, MAC, 1), Endpoint(B, OTHER, 2)
+    directory.replace(ONE, table(1, first))
+    assert directory.step(ONE, 1, table(2, second), [A])
+    assert directory.remote[ONE] == table(2, second)
+
+
+def test_a_step_from_another_version_or_life_or_peer_is_not_taken() -> None:
+    directory = Directory(1)
+    directory.replace(ONE, table(1))
+    assert not directory.step(ONE, 5, table(6), [])
+    assert not directory.step(ONE, 1, table(2, incarnation=2), [])
+    assert not directory.step(TWO, 0, table(1), [])
+
+
+def test_a_step_beyond_the_largest_table_is_not_taken() -> None:
+    directory = Directory(1)
+    full = [Endpoint(IPv4Address(0x0A000000 + number), MAC, 1) for number in range(ENDPOINTS_PER_PEER_MAX)]
+    directory.replace(ONE, table(1, *full))
+    assert not directory.step(ONE, 1, table(2, Endpoint(IPv4Address("11.0.0.1"), MAC, 1)), [])
+
+
+def test_a_table_that_names_an_address_twice_can_shrink_and_go() -> None:
+    """It once raised KeyError, and could lose the entry that stayed."""
+    directory = Directory(1)
+    low, high = Endpoint(A, MAC, 1), Endpoint(A, OTHER, 2)
+    directory.replace(ONE, table(1, low, high))
+    assert directory.locate(A) == Located(high, ONE)
+    directory.replace(ONE, table(2, low))
+    assert directory.locate(A) == Located(low, ONE)
+    directory.replace(ONE, table(3, low, high))
+    directory.replace(ONE, table(4))
+    assert directory.located() == {}

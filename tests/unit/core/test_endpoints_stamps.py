@@ -1,0 +1,18 @@
+"""A peer's stamp must never leave this agent without room for its own."""
+
+from ipaddress import IPv4Address
+
+from plugin.core import wire
+from plugin.core.endpoints import STAMP_MAX, Directory, Endpoint, Table
+
+SEED = "ab" * 8
+PEER = IPv4Address("192.168.56.12")
+
+
+def test_after_the_highest_stamp_of_a_peer_our_next_claim_can_still_be_told() -> None:
+    directory = Directory(incarnation=1)
+    claim = Endpoint(IPv4Address("10.40.0.2"), "0a:58:0a:28:00:02", STAMP_MAX)
+    directory.replace(PEER, Table(1, 1, frozenset({claim})))
+    own = directory.put(IPv4Address("10.32.0.2"), "0a:58:0a:20:00:02", "red")
+    step = wire.Step(1, 0, 1, (own,), ())
+    assert wire.decode(wire.encode(step, SEED)) == step

@@ -1,0 +1,136 @@
+"""The command line's manners: help with examples, exit codes, and no traceback for anybody."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import click
+import pytest
+
+from plugin.core.errors import CheckError, InputError, MissingError
+from testbed import cli, up
+
+COMMANDS = ["up", "down", "status", "exec", "cli", "run"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Example" in text
+    assert f"weavelab {command}" in text
+
+
+def test_help_lists_the_commands_in_the_order_of_a_labs_life(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    found = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.split()]
+    assert [name for name in found if name in COMMANDS] == COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(CheckError("no", hint="try"), 1), (InputError("no", hint="try"), 2), (MissingError("no", hint="try"), 3)],
+)
+def test_our_errors_are_a_sentence_a_hint_and_their_code(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "weavelab", failing(error))
+    assert cli.main([]) == code
+    assert capsys.readouterr().err == "error: no\nhint: try\n"
+
+
+def failing(error: BaseException) -> click.Command:
+    @click.command()
+    @click.option("--debug", is_flag=True)
+    def command(*, debug: bool) -> None:
+        raise error
+
+    return command
+
+
+def test_ctrl_c_is_130_and_calm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "weavelab", failing(KeyboardInterrupt()))
+    assert cli.main([]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["nope"]) == 2
+    assert cli.main(["down", "--nope"]) == 2
+    assert cli.main(["down", "a", "--all"]) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_is_a_lack_of_the_machine(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "weavelab", failing(OSError(number, os.strerror(number), "/run/x")))
+    assert cli.main([]) == 3
+    assert "/run/x" in capsys.readouterr().err
+
+
+def test_a_terminal_that_went_away_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "weavelab", failing(OSError(errno.EIO, "Input/output error")))
+    monkeypatch.setattr(cli, "_silence_stdout", lambda: None)
+    assert cli.main([]) == 129
+    assert "the output went away" in capsys.readouterr().err
+
+
+def test_a_bug_is_one_paragraph_and_its_traceback_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cli, "weavelab", failing(ZeroDivisionError("oops")))
+    assert cli.main([]) == 1
+    text = capsys.readouterr().err
+    assert "ZeroDivisionError: oops" in text
+    assert "Traceback" not in text
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in text
+    assert "Traceback" in kept.read_text()
+
+
+def test_with_debug_the_traceback_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "weavelab", failing(ZeroDivisionError("oops")))
+    assert cli.main(["--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["up"], ["down", "--all"], ["status"], ["exec", "red", "true"], ["cli"]])
+def test_without_root_every_command_says_so(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(up.os, "geteuid", lambda: 1000)
+    assert cli.main(arguments) == 3
+    text = capsys.readouterr().err
+    assert "needs root" in text
+    assert "sudo .venv/bin/weavelab" in text
+
+
+@pytest.mark.parametrize("name", ["Lab", "a/b", "..", "1a", "all", "underlay", "a" * 16, ""])
+def test_a_labs_name_is_checked_before_anything_is_done(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(up.os, "geteuid", lambda: 0)
+    assert cli.main(["up", "--name", name]) == 2
+    assert "wanted the name of a lab" in capsys.readouterr().err
+
+
+def test_status_without_labs_is_an_empty_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(up.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("testbed.state.RUN", tmp_path / "none")
+    assert cli.main(["status", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"labs": []}
+    assert cli.main(["status"]) == 0
+    assert capsys.readouterr().out == "no lab is up\n"
+
+
+def test_closed_output_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert cli.main(["--version"]) == 0
