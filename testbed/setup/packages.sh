@@ -10,6 +10,11 @@ TOOLS_RUN=(ip ping iperf3 tcpdump nft sysctl unshare flock)
 PACKAGES_BENCH=(mininet bridge-utils ethtool net-tools)
 TOOLS_BENCH=(mnexec brctl ethtool ifconfig)
 
+# Some tests need these, and are skipped without: Vagrantfile (ruby, rsync), scripts (shellcheck), offloads and benchmarks.
+# Vagrant itself is large; it is had where nobody waits, in CI.
+PACKAGES_TEST=(ruby rsync shellcheck "${PACKAGES_BENCH[@]}")
+[ -z "${CI:-}" ] || PACKAGES_TEST+=(vagrant vagrant-libvirt)
+
 uses_apt() { have apt-get && have dpkg-query; }
 
 # missing_packages NAME...: those that are not installed, one a line.
@@ -74,13 +79,17 @@ ensure_tools() {
         "install ${missing[*]} with this machine's own package manager, then run the same command again"
 }
 
-# try_packages NAME...: nice to have; an absent one is mentioned and no more.
+# try_packages MARK NAME...: nice to have. Nobody is asked for a password for them; an absent one is mentioned and no more,
+# and tried once: MARK is a file that says for which ones that was done.
 try_packages() {
-    local missing
+    local mark=$1 missing
+    shift
     uses_apt || return 0
     mapfile -t missing < <(missing_packages "$@")
-    [ ${#missing[@]} -gt 0 ] || return 0
-    need_root "install the packages: ${missing[*]}"
-    say "installing system packages: ${missing[*]}"
-    apt_install "$SETUP_TMP/apt" "${missing[@]}" || say "note: could not install ${missing[*]}; tests that want it are skipped"
+    [ ${#missing[@]} -gt 0 ] && [ "$(cat "$mark" 2>/dev/null)" != "$*" ] || return 0
+    is_root || sudo -n true 2>/dev/null || return 0
+    say "installing system packages for tests: ${missing[*]}"
+    apt_install "$SETUP_TMP/apt" "${missing[@]}" || say "note: could not install ${missing[*]}; tests that want them are skipped"
+    echo "$*" >"$mark"
+    DID_SOMETHING=yes
 }

@@ -103,8 +103,7 @@ if [ "$PROVISION" = yes ]; then
     ensure_command
     [ "$DID_SOMETHING" = no ] || say "kernel $(uname -r): netem $KERNEL_HAS_NETEM"
 fi
-# The Vagrantfile is tested with plain ruby; those tests are skipped without it.
-if [ "$LEVEL" = test ] && [ "$DID_SOMETHING" = yes ] && ! have ruby; then try_packages ruby; fi
+[ "$LEVEL" != test ] || try_packages "$VENV/.weavelab-test-packages" "${PACKAGES_TEST[@]}"
 
 if [ "$DID_SOMETHING" = yes ]; then
     say "ready"
