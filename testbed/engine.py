@@ -1,22 +1,29 @@
 """The lab's engine: bare hosts and the network between them, made in one pass and gone with one unmount.
 
 Read `build`: tmpfs, switches, then the nodes in batches: namespaces, cables, addresses, pins. Until the pins are set,
-everything hangs on this process: if it dies, the kernel takes it all back. Nothing here knows of agents, pods or
-scenarios; `testbed.up` puts those on top.
+everything hangs on the processes at work: if they die, the kernel takes it all back. Nothing here knows of agents, pods
+or scenarios; `testbed.up` puts those on top.
 """
 
+import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from typing import Final
 
 from plugin.core.errors import InputError
 from plugin.link import netns
 from plugin.link.netlink import Netlink
 from testbed import mounts
-from testbed.nodespace import Namespaces, NodeBuilder, NodeSetup, concealed, hosts_file, needed_paths
+from testbed.nodespace import NodeBuilder, NodeSetup, Template, concealed, hosts_file, needed_paths, prepare
 from testbed.paths import UNDERLAY, LabPaths
 from testbed.underlay import UnderlayPlan
-from testbed.underlay_build import CABLES_PER_SEND, Wiring, neighbour_messages
+from testbed.underlay_build import HOSTS_AT_ONCE, Wiring, make_switches, neighbour_messages
+from testbed.workers import run_forked
+
+NODES_PER_WORKER_MIN: Final = 4
+"""Fewer are not worth a process."""
 
 
 def members(plan: UnderlayPlan, pods: Sequence[str] = ()) -> tuple[str, ...]:
@@ -59,7 +66,7 @@ def mount_lab(paths: LabPaths) -> None:
 def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = lambda _count: None) -> None:
     """Make the hosts of the plan, wire them, and pin everything under its name.
 
-    Two threads share the work: one makes the nodes' namespaces, this one wires and pins those that are made.
+    The nodes are shared out among as many processes as there are processors.
 
     Args:
         paths: The lab; its directory exists and is locked by the caller.
@@ -74,32 +81,56 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
     mount_lab(paths)
     with ExitStack() as stack:
         setup = NodeSetup(paths, hosts_file(nodes), concealed(needed_paths(), mounts.mount_points()))
-        builder = NodeBuilder(setup, tuple(nodes))
-        stack.callback(builder.cancel)
-        builder.start()
+        template = prepare(setup)
+        stack.callback(os.close, template.mnt)
         underlay = stack.enter_context(netns.new_netns())
-        wiring = Wiring(plan, underlay)
-        stack.callback(wiring.close)
+        make_switches(plan, underlay)
         plain = {host.name: stack.enter_context(netns.new_netns()) for host in plan.hosts if host.kind != "node"}
-        wiring.plug_in(plain)
+        with closing(Wiring(plan, underlay)) as wiring:
+            wiring.plug_in(plain)
         pin_networks(paths, {UNDERLAY: underlay, **plain})
-        finished = 0
-        for batch in builder.batches(CABLES_PER_SEND):
-            _finish(paths, wiring, batch)
-            finished += len(batch)
-            done(finished)
+        # One lock of the kernel covers all network configuration: whoever sleeps until it is free leaves the processor
+        # to others, whoever spins for it does not. A record lock belongs to a process, so it tells the workers apart.
+        turn = os.memfd_create("weavelab-turn")
+        stack.callback(os.close, turn)
+        workers = min(len(os.sched_getaffinity(0)), -(-len(nodes) // NODES_PER_WORKER_MIN))
+        shares = [tuple(nodes)[worker::workers] for worker in range(workers)]
+        run_forked([partial(_build_nodes, setup, template, plan, underlay, turn, share) for share in shares], done=done)
 
 
-def _finish(paths: LabPaths, wiring: Wiring, batch: Mapping[str, Namespaces]) -> None:
-    """Wire and pin a batch of nodes; afterwards the pins alone hold them."""
-    with ExitStack() as stack:
-        for namespaces in batch.values():
-            stack.callback(namespaces.close)
-        wiring.plug_in({name: namespaces.net for name, namespaces in batch.items()})
-        for name, namespaces in batch.items():
-            mounts.pin(namespaces.mnt, paths.mount_pins / name)
-            mounts.pin(namespaces.uts, paths.pins / f"{name}.uts")
-        pin_networks(paths, {name: namespaces.net for name, namespaces in batch.items()})
+def _build_nodes(
+    setup: NodeSetup,
+    template: Template,
+    plan: UnderlayPlan,
+    underlay: int,
+    turn: int,
+    nodes: Sequence[str],
+    done: Callable[[int], None],
+) -> None:
+    """Make, wire and pin these nodes: the whole work of one process; `turn` is the lock to wire under."""
+    builder = NodeBuilder(setup, template)
+    with closing(Wiring(plan, underlay)) as wiring:
+        for start in range(0, len(nodes), HOSTS_AT_ONCE):
+            batch = {node: builder.build(node) for node in nodes[start : start + HOSTS_AT_ONCE]}
+            builder.go_home()
+            with _locked(turn):
+                wiring.plug_in({node: made.net for node, made in batch.items()})
+            for node, made in batch.items():
+                mounts.pin(made.mnt, setup.paths.mount_pins / node)
+                mounts.pin(made.uts, setup.paths.pins / f"{node}.uts")
+            pin_networks(setup.paths, {node: made.net for node, made in batch.items()})
+            for made in batch.values():
+                made.close()  # from here on the pins alone hold it
+            done(len(batch))
+
+
+@contextmanager
+def _locked(fd: int) -> Iterator[None]:
+    fcntl.lockf(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(fd, fcntl.LOCK_UN)
 
 
 def write_neighbours(paths: LabPaths, plan: UnderlayPlan) -> None:

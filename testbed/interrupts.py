@@ -57,6 +57,21 @@ def held_off() -> Iterator[None]:
 
 
 @contextmanager
+def postponed() -> Iterator[None]:
+    """Within the block those signals wait; the first that came is delivered at its end.
+
+    For short stretches that must be done whole: an interrupted `Thread.start` has started a thread that nobody knows.
+    """
+    came: list[int] = []
+    try:
+        with _handlers(lambda number, _frame: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
 def _handlers(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers, and only it is interrupted

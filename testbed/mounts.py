@@ -123,17 +123,23 @@ def ensure_netns_directory() -> None:
     with _alone():
         if is_mount_point(NETNS):
             return
-        if not NETNS.is_dir():
+        if NETNS.is_dir():
+            netns.mount(str(NETNS), NETNS, flags=netns.MS_BIND | netns.MS_REC)
+        else:
             NETNS.mkdir(mode=0o755, parents=True)
             _OURS.touch()
-        netns.mount(str(NETNS), NETNS, flags=netns.MS_BIND | netns.MS_REC)
+            # In memory: where /run lies on a disk (a container), making hundreds of names there takes its time.
+            netns.mount("tmpfs", NETNS, "tmpfs", options="mode=0755")
         netns.mount("none", NETNS, flags=MS_SHARED | netns.MS_REC)
 
 
 def drop_netns_directory() -> None:
     """Remove /run/netns if we made it, no lab is left, and nobody has anything in it."""
     with contextlib.suppress(OSError), _alone():
-        if not _OURS.exists() or any(entry.is_dir() for entry in RUN.iterdir()) or any(NETNS.iterdir()):
+        if not _OURS.exists() or any(entry.is_dir() for entry in RUN.iterdir()):
+            return
+        if any(NETNS.iterdir()):  # it is theirs now
+            _OURS.unlink()
             return
         with contextlib.suppress(OSError):
             netns.umount(NETNS)  # without MNT_DETACH: EBUSY when something is mounted below

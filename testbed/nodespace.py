@@ -1,12 +1,12 @@
 """Builds the inside of emulated nodes: for each a network, mount and UTS namespace with its own /etc, /opt, /var, /run.
 
-A node is namespaces and nothing else: no shell and no init process. A worker thread makes them one after the other,
-starting each from a *template*, a mount namespace that is the machine's minus everything of other labs (copied mounts
-would keep their namespaces alive). What comes out are descriptors; `testbed.engine` pins them.
+A node is namespaces and nothing else: no shell and no init process. Each starts from a *template*, a mount namespace
+that is the machine's minus everything of labs (copied mounts would keep their namespaces alive). What comes out are
+descriptors; `testbed.engine` pins them.
 
 Inside a node:
-    /etc /opt /var/lib /var/log   overlays: the machine's files beneath, the node's changes in the lab's tmpfs; what
-                                  belongs to the pod network (/etc/cni, /opt/cni, /var/lib/cni, ...) starts empty
+    /etc /opt /var/lib /var/log   overlays of three layers: the machine's files; what all nodes have in common
+                                  (/etc/hosts, and empty /etc/cni, /opt/cni, /var/lib/cni, ...); the node's changes
     /run                          the node's own: /run/netns, /run/weave, lock files
     /sys                          of the node's network namespace, with the machine's cgroups
     /etc/hostname, /etc/hosts     the node's own; hosts lists every node
@@ -14,10 +14,8 @@ Inside a node:
 
 import errno
 import os
-import queue
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,19 +24,16 @@ from plugin.core.errors import MissingError
 from plugin.link import netns
 from testbed.mounts import SOURCE, detach, mount_table, pin, release
 from testbed.paths import NETNS, LabPaths
+from testbed.space import in_thread
 
 _OVERLAYS: Final[Mapping[str, str]] = {"etc": "/etc", "opt": "/opt", "lib": "/var/lib", "log": "/var/log"}
 _DIRECTORIES: Final = (
     *("", "/run", "/run/netns", "/run/weave", "/run/lock"),
     *(f"/{overlay}{layer}" for overlay in _OVERLAYS for layer in ("", "/upper", "/work")),
 )
-_EMPTY: Final = tuple(
-    f"/{overlay}/upper/{name}"
-    for overlay, name in (
-        *(("etc", "cni"), ("etc", "weave"), ("opt", "cni")),
-        *(("lib", "cni"), ("lib", "weave"), ("log", "weave")),
-    )
-)
+_EMPTY: Final = ("etc/cni", "etc/weave", "opt/cni", "lib/cni", "lib/weave", "log/weave")
+"""What a node has of its own from the start, by overlay: a Kubernetes host's own plugins must not show through."""
+
 _REPLACED: Final = (Path("/run"), Path("/sys"))
 """Directories of which a node sees nothing of the machine's."""
 
@@ -110,77 +105,73 @@ def concealed(paths: Sequence[Path], points: Sequence[Path]) -> tuple[Path, ...]
 
 
 class NodeBuilder:
-    """Builds nodes in a thread of its own, so that the command's main thread never leaves the machine's namespaces.
+    """Builds nodes one after the other; for a process of its own, since `build` moves the caller (`testbed.workers`).
 
-    Use: `start`, then consume `batches`; what they hand out belongs to the consumer. `cancel` ends the thread and
-    closes what was not consumed.
+    Args:
+        setup: What the nodes have in common.
+        template: From `prepare`.
     """
 
-    def __init__(self, setup: NodeSetup, nodes: Sequence[str]) -> None:
+    def __init__(self, setup: NodeSetup, template: "Template") -> None:
         self._setup = setup
-        self._nodes = tuple(nodes)
-        self._cancelled = threading.Event()
-        self._made: queue.SimpleQueue[tuple[str, Namespaces] | BaseException] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="node-builder", daemon=True)
+        self._template = template
+        self._home = Namespaces(netns.current("net"), netns.current("mnt"), netns.current("uts"))
+        if template.cpu is not None:
+            os.sched_setaffinity(0, {template.cpu})
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def batches(self, size: int) -> Iterator[dict[str, Namespaces]]:
-        """The nodes in order, `size` at a time, each batch as soon as it is made: the consumer works meanwhile.
+    def build(self, node: str) -> Namespaces:
+        """The namespaces of one node; the calling process is inside until `go_home`.
 
         Raises:
             MissingError: The kernel lacks something a node is made of.
             OSError: Anything else that it refused.
         """
-        for start in range(0, len(self._nodes), size):
-            batch: dict[str, Namespaces] = {}
-            for _ in self._nodes[start : start + size]:
-                made = self._made.get()
-                if isinstance(made, BaseException):
-                    for namespaces in batch.values():
-                        namespaces.close()
-                    raise made
-                batch[made[0]] = made[1]
-            yield batch
+        netns.setns(self._template.mnt, netns.CLONE_NEWNS)
+        _prepare_directories(self._setup, node)
+        return _build_node(self._setup, node)
 
-    def cancel(self) -> None:
-        """Stop after the node at hand and let go of those that nobody consumed; harmless at the end."""
-        self._cancelled.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        while not self._made.empty():
-            made = self._made.get()
-            if not isinstance(made, BaseException):
-                made[1].close()
-
-    def _work(self) -> None:
-        try:
-            _choose_cpu(self._setup.paths)
-            template = _template(self._setup.paths)
-            try:
-                for node in self._nodes:
-                    if self._cancelled.is_set():
-                        return
-                    netns.setns(template, netns.CLONE_NEWNS)
-                    _prepare_directories(self._setup, node)
-                    self._made.put((node, _build_node(self._setup, node)))
-            finally:
-                os.close(template)
-        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread by `batches`
-            self._made.put(error)
+    def go_home(self) -> None:
+        """Back to the machine's namespaces, where pins are set."""
+        for fd, kind in zip(self._home, (netns.CLONE_NEWNET, netns.CLONE_NEWNS, netns.CLONE_NEWUTS), strict=True):
+            netns.setns(fd, kind)
 
 
-def _choose_cpu(paths: LabPaths) -> None:
-    """Stay on a processor whose new mount namespaces can be pinned, where that is a question.
+class Template(NamedTuple):
+    """What the mount namespaces of nodes are copied from.
+
+    Attributes:
+        mnt: A descriptor of it: the machine's, minus everything of labs.
+        cpu: The processor to make them on, or None for any.
+    """
+
+    mnt: int
+    cpu: int | None
+
+
+def prepare(setup: NodeSetup) -> Template:
+    """Make what all nodes have in common, in the lab's tmpfs and as a template; the caller closes its descriptor.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+
+    def apart() -> Template:
+        cpu = _pinnable_cpu(setup.paths)
+        return Template(_template(setup.paths), cpu)
+
+    _prepare_common(setup)
+    return in_thread("node-template", apart)
+
+
+def _pinnable_cpu(paths: LabPaths) -> int | None:
+    """A processor whose new mount namespaces can be pinned, where that is a question; None: all are as good.
 
     The kernel pins a mount namespace only in one with a lower number, lest they hold each other for ever
     (fs/namespace.c, mnt_ns_loop). Linux 6.18 hands out numbers to each processor in blocks, so in a container or under
     `unshare` a newer namespace may have the lower number. The machine's first mount namespace has the lowest of all.
     """
     if Path("/proc/thread-self/ns/mnt").stat().st_ino <= _FIRST_MOUNT_NAMESPACE_MAX:
-        return
+        return None
     home = netns.current("mnt")
     try:
         for cpu in sorted(os.sched_getaffinity(0)):
@@ -194,12 +185,13 @@ def _choose_cpu(paths: LabPaths) -> None:
                 if error.errno != errno.EINVAL:
                     raise
             else:
-                return
+                return cpu
             finally:
                 os.close(fresh)
                 release(paths.mount_pins / "probe")
     finally:
         os.close(home)
+    return None
 
 
 def _template(paths: LabPaths) -> int:
@@ -217,17 +209,23 @@ def _template(paths: LabPaths) -> int:
     return netns.current("mnt")
 
 
+def _prepare_common(setup: NodeSetup) -> None:
+    """Make the layer between the machine's files and each node's own, once for all nodes."""
+    for overlay in _OVERLAYS:
+        (setup.paths.common / overlay).mkdir(parents=True)
+    for name in _EMPTY:
+        (setup.paths.common / name).mkdir()
+        # An opaque directory hides what the machine has there.
+        os.setxattr(setup.paths.common / name, "trusted.overlay.opaque", b"y")
+    (setup.paths.common / "etc/hosts").write_text(setup.hosts, encoding="utf-8")
+
+
 def _prepare_directories(setup: NodeSetup, node: str) -> None:
     """Make what the node's mounts need, in the lab's tmpfs."""
     root = os.fspath(setup.paths.node(node))
     for name in _DIRECTORIES:
         os.mkdir(root + name)  # noqa: PTH102 - 17 a node: Path costs as much as the call
-    for name in _EMPTY:
-        os.mkdir(root + name)  # noqa: PTH102
-        # An opaque directory hides what the machine has there: a Kubernetes host's own plugins, say.
-        os.setxattr(root + name, "trusted.overlay.opaque", b"y")
     Path(root, "etc/upper/hostname").write_text(f"{node}\n", encoding="utf-8")
-    Path(root, "etc/upper/hosts").write_text(setup.hosts, encoding="utf-8")
 
 
 def _build_node(setup: NodeSetup, node: str) -> Namespaces:
@@ -238,7 +236,7 @@ def _build_node(setup: NodeSetup, node: str) -> Namespaces:
     kept = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in setup.kept]
     try:
         for name, target in _OVERLAYS.items():
-            _mount_overlay(root / name, Path(target))
+            _mount_overlay(setup.paths.common / name, root / name, Path(target))
         _mount_sysfs()
         netns.mount(os.fspath(root / "run"), Path("/run"), flags=netns.MS_BIND)
         for path, fd in kept:
@@ -249,8 +247,8 @@ def _build_node(setup: NodeSetup, node: str) -> Namespaces:
     return Namespaces(netns.current("net"), netns.current("mnt"), netns.current("uts"))
 
 
-def _mount_overlay(layers: Path, target: Path) -> None:
-    options = f"lowerdir={target},upperdir={layers}/upper,workdir={layers}/work"
+def _mount_overlay(common: Path, layers: Path, target: Path) -> None:
+    options = f"lowerdir={common}:{target},upperdir={layers}/upper,workdir={layers}/work"
     try:
         netns.mount("weavelab", target, "overlay", options=options)
     except OSError as error:

@@ -5,6 +5,7 @@
         fs/                         a tmpfs: one unmount takes all of what follows away
             ns/<member>.net|uts     pinned namespaces of nodes, pods, routers, outside, underlay
             mnt/<node>              pinned mount namespaces
+            common/                 what the files of all nodes begin with, over the machine's
             nodes/<node>/           what the node writes: upper and work directories of its overlays, its /run
     /run/netns/<lab>-<member>       the same network namespaces, under names that `ip netns exec` knows
 
@@ -57,6 +58,11 @@ class LabPaths:
     def mount_pins(self) -> Path:
         """The directory of pinned mount namespaces (private: the kernel pins those nowhere else)."""
         return self.fs / "mnt"
+
+    @property
+    def common(self) -> Path:
+        """The layer between the machine's files and the nodes' own."""
+        return self.fs / "common"
 
     def node(self, name: str) -> Path:
         """What a node writes, seen from the machine."""

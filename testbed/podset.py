@@ -14,12 +14,12 @@ import msgspec
 
 from plugin.core.errors import CheckError
 from plugin.link import netns
-from testbed import engine, mounts, processes
+from testbed import engine, interrupts, mounts, processes
 from testbed.kubelet import Added, Kubelet, Sandbox, container_id
 from testbed.model import Topology
 from testbed.paths import LabPaths
 from testbed.progress import Progress
-from testbed.space import Space, call
+from testbed.space import Space, call, in_thread
 from testbed.state import PodRecord
 
 WORKERS_MAX: Final = 8
@@ -50,8 +50,10 @@ def attach_all(paths: LabPaths, topology: Topology, *, progress: Progress) -> di
 
     per_node = {node: pods for node in topology.nodes if (pods := topology.pods_on(node))}
     with ThreadPoolExecutor(max_workers=WORKERS_MAX, thread_name_prefix="kubelet") as pool:
-        futures: list[Future[dict[str, PodRecord]]] = [pool.submit(one_node, *item) for item in per_node.items()]
+        futures: list[Future[dict[str, PodRecord]]] = []
         try:
+            with interrupts.postponed():
+                futures += [pool.submit(one_node, *item) for item in per_node.items()]
             wait(futures, return_when=FIRST_EXCEPTION)
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -116,18 +118,13 @@ def _publish(paths: LabPaths, node: Space, pod: str, sandbox: Path) -> None:
 
 def _host_name(pod: str) -> int:
     """A descriptor of a UTS namespace in which the host is called like the pod, as in every sandbox of a runtime."""
-    made: list[int] = []
 
-    def body() -> None:
+    def apart() -> int:
         netns.unshare(netns.CLONE_NEWUTS)
         netns.sethostname(pod)
-        made.append(netns.current("uts"))
+        return netns.current("uts")
 
-    thread = threading.Thread(target=body, name=f"naming-{pod}")
-    thread.start()
-    thread.join()
-    assert made, "root can always make a UTS namespace"
-    return made[0]
+    return in_thread(f"naming-{pod}", apart)
 
 
 def _record(node: str, pod: str, added: Added) -> PodRecord:

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from testbed import interrupts
 from testbed.model import Ping, Step
 from testbed.probes import ping as probe
 from testbed.probes.capture import capture
@@ -138,7 +139,9 @@ def in_parallel(run: Run, function: Callable[[T], R], items: Iterable[T]) -> lis
         return [function(item) for item in work]
     with ThreadPoolExecutor(max_workers=min(AT_ONCE_MAX, len(work)), thread_name_prefix="ping") as pool:
         try:
-            return list(pool.map(function, work))
+            with interrupts.postponed():
+                results = pool.map(function, work)
+            return list(results)
         except KeyboardInterrupt:
             run.processes.stop()  # before the pool is left, which waits for its threads
             raise

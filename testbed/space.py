@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from plugin.link import netns
+from testbed import interrupts
 
 T = TypeVar("T")
 
@@ -90,19 +91,32 @@ def call(space: Space, function: Callable[[], T]) -> T:
     Raises:
         OSError: The space cannot be entered.
     """
+
+    def inside() -> T:
+        enter(space)
+        return function()
+
+    return in_thread(f"in-{space.name}", inside)
+
+
+def in_thread(name: str, function: Callable[[], T]) -> T:
+    """Run `function` in a thread that may move to other namespaces; hand back its result or its exception.
+
+    It has to be short: signals wait for its end.
+    """
     results: list[T] = []
     failures: list[BaseException] = []
 
     def body() -> None:
         try:
-            enter(space)
             results.append(function())
         except BaseException as error:  # noqa: BLE001 - carried over to the caller's thread, nothing is swallowed
             failures.append(error)
 
-    thread = threading.Thread(target=body, name=f"in-{space.name}", daemon=True)
-    thread.start()
-    thread.join()
+    thread = threading.Thread(target=body, name=name, daemon=True)
+    with interrupts.postponed():  # what the function makes must not come after a tear-down has begun
+        thread.start()
+        thread.join()
     if failures:
         raise failures[0]
     return results[0]

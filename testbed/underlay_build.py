@@ -1,11 +1,13 @@
 """Carries out the plan of the underlay (`testbed.underlay`) with batched netlink: bridges, cables, addresses, routes.
 
 The bridges live in a namespace of the lab's own, so nothing of the machine (firewall, Docker, bridge netfilter) touches
-what passes them, and one unmount removes them. A cable is one message, 32 of them are one send, a host is one more.
+what passes them, and one unmount removes them. A cable is one message, a batch of them one send, a host
+one more.
 """
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from plugin.link import netns, rtnl
@@ -15,8 +17,8 @@ from testbed.underlay import Attachment, Host, UnderlayPlan
 _LO: Final = 1
 """The loopback device is the first of every network namespace."""
 
-CABLES_PER_SEND: Final = 32
-"""A longer batch gains nothing and its answers would outgrow the socket's receive buffer."""
+HOSTS_AT_ONCE: Final = 4
+"""How many hosts are plugged in by one message: more gain nothing."""
 
 _FIRST_BRIDGE: Final = 10
 _FIRST_UPLINK: Final = 2
@@ -28,34 +30,49 @@ that all know each other fill it, and then packets are lost. Beyond half of it t
 do not count.
 """
 
+_IPV6: Final = Path("/proc/sys/net/ipv6")
 _NO_BRIDGE_FIREWALL: Final = tuple(f"net/bridge/bridge-nf-call-{table}tables" for table in ("ip", "ip6", "arp"))
 
 
-class Wiring:
-    """The underlay under construction: makes its switches at once, then plugs hosts in as they come.
-
-    Args:
-        plan: The underlay.
-        underlay_fd: The namespace of the switches.
+def make_switches(plan: UnderlayPlan, underlay_fd: int) -> None:
+    """Make the bridges of the plan in the namespace behind `underlay_fd`.
 
     Raises:
         OSError: The kernel refused.
     """
+    with netns.entered(underlay_fd):
+        for key in _NO_BRIDGE_FIREWALL:
+            _sysctl_if_there(key, "0")
+        # The underlay is a cable, not a host: it speaks no IPv6 of its own (a capture would show it).
+        for scope in ("all", "default"):
+            _sysctl_if_there(f"net/ipv6/conf/{scope}/disable_ipv6", "1")
+        kernel = Netlink()
+    bridges = [rtnl.bridge_add(name, index=index, mtu=plan.mtu) for name, index in _bridge_indexes(plan).items()]
+    with kernel:
+        kernel.request(rtnl.link_set(_LO, up=True), *bridges, what="making the underlay's switches")
+
+
+def _bridge_indexes(plan: UnderlayPlan) -> dict[str, int]:
+    return {bridge.name: _FIRST_BRIDGE + number for number, bridge in enumerate(plan.bridges)}
+
+
+class Wiring:
+    """Plugs hosts into the switches of the underlay; several may work on one underlay at the same time.
+
+    Args:
+        plan: The underlay.
+        underlay_fd: The namespace of its switches (`make_switches`).
+
+    Raises:
+        OSError: The namespace cannot be entered.
+    """
 
     def __init__(self, plan: UnderlayPlan, underlay_fd: int) -> None:
         self._plan = plan
-        self._bridges = {bridge.name: _FIRST_BRIDGE + number for number, bridge in enumerate(plan.bridges)}
+        self._bridges = _bridge_indexes(plan)
         first_port = _FIRST_BRIDGE + len(plan.bridges)
         self._ports = {attachment.port: first_port + number for number, attachment in enumerate(plan.attachments)}
-        with netns.entered(underlay_fd):
-            for key in _NO_BRIDGE_FIREWALL:
-                _sysctl_if_there(key, "0")
-            # The underlay is a cable, not a host: it speaks no IPv6 of its own (a capture would show it).
-            for scope in ("all", "default"):
-                _sysctl_if_there(f"net/ipv6/conf/{scope}/disable_ipv6", "1")
-            self._kernel = Netlink()
-        bridges = [rtnl.bridge_add(name, index=index, mtu=plan.mtu) for name, index in self._bridges.items()]
-        self._kernel.request(rtnl.link_set(_LO, up=True), *bridges, what="making the underlay's switches")
+        self._kernel = Netlink(underlay_fd)
 
     def close(self) -> None:
         """Done with the underlay's namespace."""
@@ -76,8 +93,7 @@ class Wiring:
             for host in planned
             for position, attachment in enumerate(host.attachments)
         ]
-        for start in range(0, len(cables), CABLES_PER_SEND):
-            self._kernel.request(*cables[start : start + CABLES_PER_SEND], what="plugging hosts into the underlay")
+        self._kernel.request(*cables, what="plugging hosts into the underlay")
         for host in planned:
             configure_host(host, hosts[host.name])
 
@@ -101,9 +117,6 @@ def configure_host(host: Host, netns_fd: int) -> None:
         OSError: The kernel refused.
     """
     with netns.entered(netns_fd):
-        for attachment in host.attachments:
-            # The underlay is IPv4; an uplink that announces itself over IPv6 would be noise in every capture.
-            _sysctl_if_there(f"net/ipv6/conf/{attachment.ifname}/disable_ipv6", "1")
         if host.forwards:
             netns.write_sysctl("net/ipv4/ip_forward", "1")
         kernel = Netlink()
@@ -117,6 +130,9 @@ def _configuration(host: Host) -> list[bytes]:
     messages += [rtnl.address_add(_LO, address) for address in host.loopback]
     for attachment in host.attachments:
         index = indexes[attachment.ifname]
+        if _IPV6.is_dir():
+            # The underlay is IPv4; an uplink that announces itself over IPv6 would be noise in every capture.
+            messages.append(rtnl.link_without_ipv6_addresses(index))
         messages += [rtnl.link_set(index, up=True), rtnl.address_add(index, attachment.address)]
     messages += [
         rtnl.route_add(route.destination, gateway=route.gateway, index=indexes[route.ifname]) for route in host.routes

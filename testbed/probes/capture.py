@@ -23,6 +23,7 @@ from typing import Final
 
 from plugin.core.errors import CheckError, MissingError
 from plugin.core.frame import Packet, dissect
+from testbed import interrupts
 from testbed.space import Space, packet_socket
 
 # A whole frame of a 1500-byte underlay fits; of a jumbo frame the headers, a ping's marker and the length are kept.
@@ -139,8 +140,8 @@ def capture(
     with ExitStack() as stack:
         listeners = [_Listener(tap, stack.enter_context(_open(tap))) for tap in taps]
         session = Capture(listeners, snap_bytes=snap_bytes, frames_max=frames_max, bytes_max=bytes_max)
-        session.start()
         try:
+            session.start()
             yield session
         finally:
             session.stop()
@@ -220,14 +221,16 @@ class Capture:
 
     def start(self) -> None:
         """Begin reading. Called by `capture`."""
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._reader.start()
+        with interrupts.postponed():
+            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+            self._reader.start()
 
     def stop(self) -> None:
         """Read what the kernel still holds, then end. Called by `capture`."""
-        os.eventfd_write(self._wake_fd, 1)
-        self._reader.join()
-        os.close(self._wake_fd)
+        if self._wake_fd >= 0:  # else an interruption came before `start`
+            os.eventfd_write(self._wake_fd, 1)
+            self._reader.join()
+            os.close(self._wake_fd)
         with self._arrived:
             self._sweep(turns=16)
             self._count_drops()

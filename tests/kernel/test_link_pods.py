@@ -53,6 +53,7 @@ def test_the_pods_end_has_its_mac_mtu_address_and_routes(netlink: Netlink, sandb
         1400,
         1,
     )
+    assert [link.get_attr(f"IFLA_NUM_{way}_QUEUES") for way in ("TX", "RX")] == [1, 1]
     assert pod.addresses("eth0") == ["10.32.0.2/12"]
     assert pod.broadcast(IPv4Interface("10.32.0.2/12")) == "10.47.255.255"
     assert pod.routes() == {

@@ -88,6 +88,20 @@ def traces() -> list[str]:
     return found + processes_of_ours()
 
 
+@contextlib.contextmanager
+def namespace_of_somebody(name: str) -> Iterator[None]:
+    """A namespace that `ip netns` made, and afterwards no more of it than was there before."""
+    netns_was_there = NETNS.is_dir()
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+        if not netns_was_there and not any(NETNS.iterdir()):
+            subprocess.run(["umount", str(NETNS)], check=True)
+            NETNS.rmdir()
+
+
 def eventually(holds: Callable[[], object], *, within_s: float = 20.0) -> None:
     deadline_s = time.monotonic() + within_s
     while not holds():
@@ -196,15 +210,12 @@ def test_a_second_lab_of_the_same_name_is_refused_and_the_first_lives_on(topolog
 
 
 def test_a_namespace_name_of_somebody_else_is_refused_and_stays(topology: Path) -> None:
-    subprocess.run(["ip", "netns", "add", f"{LAB}-node2"], check=True)
-    try:
+    with namespace_of_somebody(f"{LAB}-node2"):
         done = weavelab("up", topology, "--name", LAB)
         assert done.returncode == 2
         assert f"{LAB}-node2" in done.stderr
         assert (NETNS / f"{LAB}-node2").exists()
         assert not RUN.exists()
-    finally:
-        subprocess.run(["ip", "netns", "delete", f"{LAB}-node2"], check=True)
 
 
 def test_run_netns_goes_with_the_last_lab_if_we_made_it_and_nobody_uses_it(topology: Path) -> None:
@@ -219,10 +230,11 @@ def test_run_netns_goes_with_the_last_lab_if_we_made_it_and_nobody_uses_it(topol
     {weavelab_line} down {OTHER}
     test ! -e /run/netns
     {weavelab_line} up {topology} --name {LAB}
-    ip netns add somebody
+    ip netns add somebody                           # then it is theirs, and nothing of ours remains
     {weavelab_line} down --all
     ip netns exec somebody true
     ip netns delete somebody
+    test ! -e {RUN}
     """
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-exc", script],
@@ -333,20 +345,18 @@ def test_a_killed_down_is_finished_by_the_next(topology: Path, later_s: float) -
 
 @pytest.mark.parametrize("damage", ["empty", "absent", "old names"])
 def test_a_lab_with_a_damaged_state_file_can_be_removed(topology: Path, damage: str) -> None:
-    ok("up", topology, "--name", LAB)
-    state = RUN / LAB / "state.json"
-    if damage == "absent":
-        state.unlink()
-    elif damage == "empty":
-        state.write_text("")
-    else:
-        content = json.loads(state.read_text())
-        state.write_text(json.dumps(content | {"netns_names": [f"{OTHER}-x"], "processes": []}))
-        subprocess.run(["ip", "netns", "add", f"{OTHER}-x"], check=True)  # named by the file, but not ours
-    ok("down", "--all")
-    if damage == "old names":
+    with namespace_of_somebody(f"{OTHER}-x"):
+        ok("up", topology, "--name", LAB)
+        state = RUN / LAB / "state.json"
+        if damage == "absent":
+            state.unlink()
+        elif damage == "empty":
+            state.write_text("")
+        else:
+            content = json.loads(state.read_text())  # it names what is not the lab's
+            state.write_text(json.dumps(content | {"netns_names": [f"{OTHER}-x"], "processes": []}))
+        ok("down", "--all")
         assert (NETNS / f"{OTHER}-x").exists()
-        subprocess.run(["ip", "netns", "delete", f"{OTHER}-x"], check=True)
 
 
 def test_status_tells_of_a_half_built_lab(topology: Path) -> None:

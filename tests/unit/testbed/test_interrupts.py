@@ -37,6 +37,22 @@ def test_signals_are_held_off_and_handlers_come_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_postponed_signal_comes_at_the_end_of_the_block_once() -> None:
+    reached = []
+
+    def whole() -> None:
+        with interrupts.postponed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append("end")
+
+    with interrupts.raised(), pytest.raises(InterruptedBySignalError) as caught:
+        whole()
+    assert (reached, caught.value.number) == (["end"], signal.SIGTERM)
+    with interrupts.raised(), interrupts.held_off(), interrupts.postponed():
+        os.kill(os.getpid(), signal.SIGTERM)  # and what is held off stays held off
+
+
 def test_other_threads_leave_handlers_alone() -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen: list[object] = []
