@@ -66,12 +66,13 @@ def is_mount_point(path: Path) -> bool:
     parent: only the number of the mount that a path leads to tells (proc_pid_fdinfo(5)).
     """
     try:
-        return _mount_id(path) != _mount_id(path.parent)
+        return mount_id(path) != mount_id(path.parent)
     except FileNotFoundError:
         return False
 
 
-def _mount_id(path: Path) -> int:
+def mount_id(path: Path) -> int:
+    """The kernel's number of the mount that `path` leads to."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         text = Path(f"/proc/thread-self/fdinfo/{fd}").read_text(encoding="ascii")

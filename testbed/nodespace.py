@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from plugin.core.errors import MissingError
 from plugin.link import netns
-from testbed.mounts import SOURCE, detach, mount_table, pin, release
+from testbed.mounts import SOURCE, detach, mount_id, mount_table, pin, release
 from testbed.paths import NETNS, LabPaths
 from testbed.space import in_thread
 
@@ -69,6 +69,32 @@ class NodeSetup:
     paths: LabPaths
     hosts: str
     kept: tuple[Path, ...]
+
+
+def check_no_chroot() -> None:
+    """See that "/" is the root of this mount namespace: whoever enters a namespace leaves a chroot.
+
+    Raises:
+        MissingError: It is another directory.
+    """
+
+    def root() -> tuple[int, int, int]:
+        return mount_id(Path("/")), Path("/").stat().st_dev, Path("/").stat().st_ino
+
+    def root_from_inside() -> tuple[int, int, int]:
+        own = netns.current("mnt")
+        try:
+            netns.unshare(netns.CLONE_FS)
+            netns.setns(own, netns.CLONE_NEWNS)
+        finally:
+            os.close(own)
+        return root()
+
+    if root() != in_thread("root", root_from_inside):
+        raise MissingError(
+            "wanted a root directory that is the root of its mount namespace, found a chroot",
+            hint="use a container or a VM, or pivot_root instead of chroot: unshare --mount, then pivot_root",
+        )
 
 
 def hosts_file(addresses: Mapping[str, str]) -> str:

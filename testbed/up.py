@@ -17,6 +17,7 @@ from testbed.deploy.plan import DeployPlan, plan_deploy
 from testbed.deploy.transport import deploy
 from testbed.lab import Lab
 from testbed.model import Topology
+from testbed.nodespace import check_no_chroot
 from testbed.paths import LabPaths
 from testbed.progress import Progress, Silent
 from testbed.underlay import UnderlayPlan, plan_underlay
@@ -51,10 +52,11 @@ def bring_up(
 
     Raises:
         InputError: A lab of that name is up, or a namespace name is taken.
-        MissingError: The machine lacks something.
+        MissingError: The machine lacks something, or is only a chroot.
         CheckError: An agent does not become ready, or a pod cannot be attached.
     """
     check_machine()
+    check_no_chroot()
     progress = progress or Silent()
     paths = LabPaths(name or topology.name)
     with state.locked(paths, create=True), interrupts.raised() as signals:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from testbed import down, engine, mounts, state, up
 from testbed.cni_conf import CniCallError
 from testbed.deploy import plan as deploy_plan
 from testbed.model import NodeSpec, PodSpec, Router, Segment, Topology, Underlay
+from testbed.nodespace import check_no_chroot
 from testbed.paths import NETNS, LabPaths
 from testbed.progress import Silent
 from testbed.space import Space, run
@@ -188,6 +190,30 @@ def test_a_kernel_without_overlays_is_a_lack_of_the_machine(monkeypatch: pytest.
     with pytest.raises(MissingError, match="a kernel without it") as caught:
         up.bring_up(ONE, name=NAME)
     assert "modprobe overlay" in caught.value.hint
+
+
+def test_a_chroot_is_told_as_such_and_gets_no_lab(tmp_path: Path) -> None:
+    script = """
+import os, sys
+os.chroot(sys.argv[1])
+from plugin.core.errors import MissingError
+from testbed.nodespace import check_no_chroot
+try:
+    check_no_chroot()
+except MissingError as error:
+    print(error.message)
+"""
+    inside = 'mount --rbind / "$1" && exec "$2" -c "$3" "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, "sh", str(tmp_path), sys.executable, script],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert "found a chroot" in done.stdout, done.stderr
+    check_no_chroot()  # and this machine's own root is none
 
 
 def agent_that(monkeypatch: pytest.MonkeyPatch, *argv: str) -> None:
