@@ -5,7 +5,6 @@ something, 130 interrupted. A command's module is imported when it is used, so t
 the others.
 """
 
-import contextlib
 import errno
 import importlib.util
 import os
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", "", _INTERRUPTED)
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(sys.stdout)
         return _BROKEN_PIPE
     except OSError as error:
         if error.errno == errno.EIO and error.filename is None:  # no file: our terminal, whose window was closed
@@ -138,15 +137,18 @@ def _keep(trace: str) -> str:
 
 
 def _hung_up(error: OSError) -> int:
-    _silence_stdout()
-    with contextlib.suppress(OSError):
+    _silence(sys.stdout)
+    try:
         sys.stderr.write(f"error: the output went away: {error.strerror}\n")
+        sys.stderr.flush()
+    except OSError:  # the same terminal
+        _silence(sys.stderr)
     return _HUNG_UP
 
 
-def _silence_stdout() -> None:
-    """The reader of our output went away: what is still buffered must not raise again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence(stream: TextIO) -> None:
+    """Its reader went away: what is still buffered must not fail again at exit, which would change the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def test_jumbo_frames_of_the_underlay_reach_the_pods(cluster: Cluster) -> None:
     assert cluster.ping(red, blue_address, "-Mdo", "-s", str(8950 - headers)) == 0
     too_long = run(red, ["ping", "-c1", "-W2", "-Mdo", "-s", str(8951 - headers), blue_address], timeout_s=10)
     assert too_long.returncode != 0
-    assert "message too long, mtu=8950" in too_long.stdout + too_long.stderr
+    assert "message too long" in (too_long.stdout + too_long.stderr).lower()  # some add the MTU
 
 
 def test_an_underlay_that_shrinks_before_a_restart_shrinks_the_overlay(cluster: Cluster) -> None:

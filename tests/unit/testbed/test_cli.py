@@ -75,7 +75,7 @@ def test_a_terminal_that_went_away_is_no_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "weavelab", failing(OSError(errno.EIO, "Input/output error")))
-    monkeypatch.setattr(cli, "_silence_stdout", lambda: None)
+    monkeypatch.setattr(cli, "_silence", lambda _stream: None)
     assert cli.main([]) == 129
     assert "the output went away" in capsys.readouterr().err
 

@@ -79,6 +79,8 @@ def test_a_packet_that_is_too_long_for_the_interface_says_so() -> None:
     result = parse_ping(TOO_LONG, TOO_LONG_ERRORS, requested=2)
     assert result.loss_percent == 100.0
     assert result.errors == ("message too long, mtu=1500",)
+    newer = parse_ping(TOO_LONG, "ping: sendmsg: Message too long\n", requested=2)  # iputils 20240905
+    assert newer.errors == ("Message too long",)
 
 
 def test_a_router_that_cannot_forward_a_packet_with_df_is_quoted_without_its_address() -> None:
