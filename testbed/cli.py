@@ -5,6 +5,7 @@ something, 130 interrupted. A command's module is imported when it is used, so t
 the others.
 """
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -69,8 +70,18 @@ def weavelab(ctx: click.Context, debug: bool) -> None:  # noqa: FBT001 - click p
     ctx.obj = {"debug": debug}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one line an ending: a table in words
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
+    code = _run(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _silence(stream)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one line an ending: a table in words
     argv = list(sys.argv[1:] if arguments is None else arguments)
     _open_closed_streams()
     try:
@@ -138,11 +149,8 @@ def _keep(trace: str) -> str:
 
 def _hung_up(error: OSError) -> int:
     _silence(sys.stdout)
-    try:
+    with contextlib.suppress(OSError):  # it may be the same terminal
         sys.stderr.write(f"error: the output went away: {error.strerror}\n")
-        sys.stderr.flush()
-    except OSError:  # the same terminal
-        _silence(sys.stderr)
     return _HUNG_UP
 
 
