@@ -18,7 +18,7 @@ from plugin.core.errors import CheckError, WeaveError
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
 from testbed import mounts, processes, state
-from testbed.interrupts import held_off
+from testbed.interrupts import postponed
 from testbed.paths import NETNS, RUN, LabPaths
 from testbed.processes import ProcessId
 
@@ -33,14 +33,14 @@ KERNEL_WAIT_S: Final = 120.0
 
 
 def tear_down(lab: str) -> None:
-    """Remove a lab, whatever is left of it.
+    """Remove a lab, whatever is left of it; a Ctrl-C meanwhile takes effect when it is gone.
 
     Raises:
         InputError: There is no lab of that name.
         CheckError: Another command is changing it, or something does not go away (it is named).
     """
     paths = LabPaths(lab)
-    with state.locked(paths, wait_s=LOCK_WAIT_S), held_off():
+    with state.locked(paths, wait_s=LOCK_WAIT_S), postponed():
         remove(paths)
 
 

@@ -324,10 +324,16 @@ def test_up_clears_what_a_killed_up_left(topology: Path) -> None:
     ok("down", LAB)
 
 
-@pytest.mark.parametrize("later_s", [0.0, 0.01, 0.04])
-def test_a_killed_down_is_finished_by_the_next(topology: Path, later_s: float) -> None:
-    ok("up", topology, "--name", LAB)
-    process = subprocess.Popen([*COMMAND, "down", LAB], cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+def begun_down() -> "subprocess.Popen[str]":
+    """A `down` that has begun to remove the lab."""
+    process = subprocess.Popen(
+        [*COMMAND, "down", LAB],
+        cwd=PROJECT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
     def has_begun() -> bool:
         try:
@@ -336,9 +342,25 @@ def test_a_killed_down_is_finished_by_the_next(topology: Path, later_s: float) -
             return True
 
     eventually(has_begun)
+    return process
+
+
+def test_an_interrupted_down_takes_the_lab_down_all_the_same(topology: Path) -> None:
+    ok("up", topology, "--name", LAB)
+    process = begun_down()
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=30)
+    assert (process.returncode, err.strip()) in {(130, "interrupted"), (0, "")}  # it may have been faster
+    assert traces() == []
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.01, 0.04])
+def test_a_killed_down_is_finished_by_the_next(topology: Path, later_s: float) -> None:
+    ok("up", topology, "--name", LAB)
+    process = begun_down()
     time.sleep(later_s)  # not a wait for anything: another moment to be killed at
     process.kill()
-    process.wait()
+    process.communicate()
     ok("down", "--all")
     assert traces() == []
 
