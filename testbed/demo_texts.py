@@ -1,7 +1,8 @@
 """What the demo says beside what it shows: title, exam question and restaurant of every step. Text only, no decisions.
 
 Curly braces are names of the lab at hand (`testbed.demo_show.Show.names`). The exam questions are of the kind that the
-CKA asks about a cluster; the answers are commands that work in one. The restaurant chain is the same in every step.
+CKA asks about a cluster; the answers are commands that work in one, whatever its add-on: words in capitals are to be
+filled in. The restaurant chain is the same in every step.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         answers=(
             "kubectl get nodes -o wide                   # Ready, internal addresses",
             "kubectl get daemonsets -A                   # the agent: one pod a node",
-            "kubectl -n kube-system get pods -o wide     # is one of them restarting?",
+            "kubectl get pods -A -o wide                 # is one of them restarting?",
         ),
         restaurant=(
             "A chain of restaurants: each node is one. The pods are the chefs and waiters who work there, each with a "
@@ -46,23 +47,24 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         question="Which CNI plugin do pods on this node get, and to which interface are they connected?",
         answers=(
             "ls /etc/cni/net.d                           # the first file by name wins",
-            "cat /etc/cni/net.d/10-weave.conflist        # 'type' names the plugin",
+            "cat /etc/cni/net.d/FILE                     # 'type' names the plugin",
             "ip -d link show type bridge                 # the switch; its MTU",
-            "ip address show weave                       # the pods' default gateway",
+            "ip address show BRIDGE                      # the pods' default gateway",
         ),
         restaurant=(
-            "`weave` is the pass counter inside the restaurant. `vxlan-6784` is where the agent packs plates into "
-            "delivery boxes. The forwarding entries are the phone list that the agents exchange: who works in which "
-            "restaurant. The VNI is the chain's stamp on every box."
+            "`weave` is the pass counter inside the restaurant. `vxlan-6784` is the packing table, where plates "
+            "go into delivery boxes. The agent, the manager, has set up both; then it only keeps the phone list (the "
+            "forwarding entries) that the managers exchange: who works in which restaurant. "
+            "The VNI is the chain's stamp on every box."
         ),
     ),
     "pod": Lesson(
         title="A pod is created: the CNI call",
-        question="A pod stays in ContainerCreating, its node is NotReady: 'cni plugin not initialized'. Why?",
+        question="A pod stays in ContainerCreating, its events say FailedCreatePodSandBox. Why?",
         answers=(
-            "kubectl describe pod POD                    # Events: FailedCreatePodSandBox",
+            "kubectl describe pod POD                    # the event quotes the CNI error",
             "ls /etc/cni/net.d /opt/cni/bin              # no config? no plugin binary?",
-            "journalctl -u kubelet -u containerd         # the plugin's own error text",
+            "journalctl -u kubelet -u containerd         # the same, on the pod's node",
         ),
         restaurant=(
             "A new waiter starts. Head office gave this restaurant its own block of staff numbers, so the agent hands "
@@ -86,28 +88,29 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         title="Other node: a frame inside a frame",
         question="Pods reach each other on their own node, but not across nodes. What do you check?",
         answers=(
-            "tcpdump -ni eth0 udp port 6784              # on both nodes: sent? received?",
-            "iptables-save | grep -i drop                # is the add-on's UDP port closed?",
-            "bridge fdb show dev vxlan-6784              # is the other node in the list?",
-            "ping -M do -s 1422 POD-ADDRESS              # only big ones fail: the MTU",
+            "ip -d link show type vxlan                  # the add-on's DEVICE, PORT, MTU",
+            "tcpdump -ni eth0 udp port PORT              # on both nodes: sent? received?",
+            "iptables-save | grep -i drop                # is that port closed?",
+            "bridge fdb show dev DEVICE                  # is the other node in the list?",
+            "ping -M do -s MTU-28 POD-ADDRESS            # only big ones fail: the MTU",
         ),
         restaurant=(
-            "The plate is for another restaurant: the agent puts it into a delivery box and writes {far_node} outside "
-            "(the outer address). The staff number stays on the plate (the inner address). The walls of the box are 50 "
-            "bytes, and the courier reads only the box: what is outside it."
+            "The plate is for another restaurant: at the packing table it goes into a delivery box with {far_node} "
+            "written outside (the outer address), as the phone list says. The staff number stays on the plate (the "
+            "inner address). The walls of the box are 50 bytes, and the courier reads only the box: what is outside it."
         ),
     ),
     "reply": Lesson(
         title="The reply takes the same way back",
         question="Requests arrive at the other node, but no reply comes back. Where do you look?",
         answers=(
-            "tcpdump -ni eth0 udp port 6784              # far node: does a reply leave?",
-            "bridge fdb show dev vxlan-6784              # far node: is the near one in it?",
+            "tcpdump -ni eth0 udp port PORT              # far node: does a reply leave?",
+            "bridge fdb show dev DEVICE                  # far node: is the near one in it?",
             "ip route get POD-ADDRESS                    # far pod: does it know the way?",
         ),
         restaurant=(
-            "At {far_node} the agent checks the stamp, unpacks the box and puts the plate on its own pass counter, for "
-            "{far}. The answer goes back likewise, in a box with {node} written on it."
+            "At {far_node} the packing table checks the stamp, unpacks the box, and the plate goes over the pass "
+            "counter to {far}. The answer goes back likewise, in a box with {node} written on it."
         ),
     ),
     "recap": Lesson(
@@ -115,9 +118,9 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         question="'Pods cannot talk.' In which order do you look?",
         answers=(
             "kubectl get pods -o wide                    # 1. same node, or two nodes?",
-            "kubectl exec POD -- ip route                # 2. the pod: address, gateway",
-            "bridge link; bridge fdb show br weave       # 3. its node: switch, entries",
-            "tcpdump -ni eth0 udp port 6784              # 4. the underlay, both ends",
+            "nsenter -t PID -n ip route                  # 2. the pod: address, gateway",
+            "bridge link; bridge fdb show                # 3. its node: switch, entries",
+            "tcpdump -ni eth0 udp port PORT              # 4. the underlay, both ends",
         ),
         restaurant=(
             "Where the picture breaks: plates are copied, not moved; and ARP would be shouting a staff number "

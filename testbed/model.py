@@ -250,7 +250,8 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Meta(
             gt=0,
             le=DEADLINE_S_MAX,
-            description="The deadline in seconds. What may become true a little later (a ping) is retried until then.",
+            description="The deadline in seconds. What may become true a little later (a ping) is retried until then. "
+            "What an iperf step measures comes on top.",
         ),
     ] = 10
     ping: Ping | None = None

@@ -9,7 +9,7 @@ Inside a node:
                                   (/etc/hosts, and empty /etc/cni, /opt/cni, /var/lib/cni, ...); the node's changes
     /run                          the node's own: /run/netns, /run/weave, lock files
     /sys                          of the node's network namespace, with the machine's cgroups
-    /etc/hostname, /etc/hosts     the node's own; hosts lists every node
+    /etc/hostname                 the node's own
 """
 
 import errno

@@ -3,7 +3,16 @@
 from typing import Final
 
 from testbed.model import Iperf, Step
-from testbed.probes.iperf import IperfResult, Measured, Transfer, describe_iperf, format_rate, measure
+from testbed.probes.iperf import (
+    PORT_FIRST,
+    IperfResult,
+    Measured,
+    Transfer,
+    client_argv,
+    describe_iperf,
+    format_rate,
+    measure,
+)
 from testbed.results import IperfEvidence
 from testbed.scenario_members import Member, concerned, exec_hint, member, space_of
 from testbed.scenario_run import Attempt, Run
@@ -35,6 +44,15 @@ def expectation(run: Run, step: Step) -> str:
 def extra_seconds(step: Step) -> float:
     """What the step's deadline grows by: the seconds it measures, here and over the underlay."""
     return 2 * _action(step).seconds + SLACK_S
+
+
+def _next_command(run: Run, source: Member, target: Member, transfer: Transfer, measured: Measured) -> str:
+    """Nothing came through: a ping tells more. It came, but not as wanted: the same transfer by hand."""
+    if measured.result.error:
+        return exec_hint(run.lab, source.name, "ping", "-c", "3", target.address)
+    serving = exec_hint(run.lab, target.name, "iperf3", "-s", "-1", "-D")
+    asking = [word for word in client_argv(target.address, PORT_FIRST, transfer) if word != "-J"]
+    return f"{serving}; {exec_hint(run.lab, source.name, *asking)}"
 
 
 def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -> Attempt:
@@ -73,7 +91,7 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
         seen=_seen(evidence, problem),
         evidence=(evidence,),
         concerned=concerned(source, target),
-        next_command=exec_hint(run.lab, source.name, "ping", "-c", "3", target.address),
+        next_command=_next_command(run, source, target, transfer, measured),
         final=iperf.min_ratio is not None and base_ends is None,
     )
 

@@ -265,7 +265,7 @@ def _step(topology: Topology, path: KeyPath, step: Step) -> Findings:
         case Ping() as ping:
             yield from _ping(topology, path, ping)
         case Iperf() as iperf:
-            yield from _iperf(topology, path, iperf, step.within_s)
+            yield from _iperf(topology, path, iperf)
         case Wire() as wire:
             yield from _wire(topology, path, wire)
         case Exec() as command:
@@ -309,7 +309,7 @@ def _ping(topology: Topology, path: KeyPath, ping: Ping) -> Findings:
             yield Finding((*path, "size"), message)
 
 
-def _iperf(topology: Topology, path: KeyPath, iperf: Iperf, within_s: float) -> Findings:
+def _iperf(topology: Topology, path: KeyPath, iperf: Iperf) -> Findings:
     known = {*topology.pods, *topology.nodes, OUTSIDE}
     yield from _targets(topology, (*path, "from"), iperf.from_, known)
     yield from _targets(topology, (*path, "to"), iperf.to, known)
@@ -321,9 +321,6 @@ def _iperf(topology: Topology, path: KeyPath, iperf: Iperf, within_s: float) -> 
         for key, value in (("rate_mbit", iperf.rate_mbit), ("max_loss", iperf.max_loss)):
             if value is not None:
                 yield Finding((*path, key), f"'{key}' is for udp only; add 'protocol: udp' or remove it", at_key=True)
-    if iperf.seconds >= within_s:
-        message = f"'seconds' is {iperf.seconds}, but the step has to be over within {within_s:g} s: raise 'within_s'"
-        yield Finding((*path, "seconds"), message)
 
 
 def _wire(topology: Topology, path: KeyPath, wire: Wire) -> Findings:

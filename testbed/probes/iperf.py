@@ -218,6 +218,12 @@ def describe_iperf(result: IperfResult) -> str:
 
 def format_rate(mbit: float) -> str:
     """``7.78 Gbit/s``, ``49.9 Mbit/s``, ``120 kbit/s``."""
-    if mbit >= 1000:
-        return f"{mbit / 1000:.3g} Gbit/s"
-    return f"{mbit:.3g} Mbit/s" if mbit >= 1 else f"{mbit * 1000:.3g} kbit/s"
+    for unit, size in (("Gbit/s", 1000.0), ("Mbit/s", 1.0)):
+        if mbit >= 0.9995 * size:  # what three digits round up to the unit is one of it
+            return f"{_three_digits(mbit / size)} {unit}"
+    return f"{_three_digits(mbit * 1000)} kbit/s"
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, and never an exponent for a large number."""
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"

@@ -78,7 +78,11 @@ def test_command_lines_bind_the_server_and_split_the_rate_over_streams() -> None
 
 
 @pytest.mark.parametrize(
-    ("mbit", "text"), [(11574.4, "11.6 Gbit/s"), (999.0, "999 Mbit/s"), (49.96, "50 Mbit/s"), (0.12, "120 kbit/s")]
+    ("mbit", "text"),
+    [
+        *((1e6, "1000 Gbit/s"), (11574.4, "11.6 Gbit/s"), (999.6, "1 Gbit/s"), (999.0, "999 Mbit/s")),
+        *((49.96, "50 Mbit/s"), (0.9996, "1 Mbit/s"), (0.12, "120 kbit/s")),
+    ],
 )
 def test_rates_are_written_with_three_digits(mbit: float, text: str) -> None:
     assert format_rate(mbit) == text

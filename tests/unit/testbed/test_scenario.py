@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from plugin.core.errors import InputError
@@ -362,6 +363,13 @@ def test_iperf_is_compared_with_an_underlay_that_is_measured_once(monkeypatch: p
     evidence = first.evidence[0]
     assert isinstance(evidence, IperfEvidence)
     assert (evidence.base_source, evidence.base_target, evidence.ratio) == ("node1", "node2", 0.96)
+    step, text = step_of("iperf: {from: red, to: blue, min_mbit: 2000}")
+    slow = run_step(run, msgspec.structs.replace(step, within_s=0.1))
+    assert slow.status is Status.FAIL
+    assert slow.next_command == (
+        "sudo .venv/bin/weavelab exec --lab small blue -- iperf3 -s -1 -D; "
+        "sudo .venv/bin/weavelab exec --lab small red -- iperf3 -c 10.44.0.1 -p 5201 -t 1 --connect-timeout 2000"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- many steps
