@@ -46,15 +46,6 @@ def extra_seconds(step: Step) -> float:
     return 2 * _action(step).seconds + SLACK_S
 
 
-def _next_command(run: Run, source: Member, target: Member, transfer: Transfer, measured: Measured) -> str:
-    """Nothing came through: a ping tells more. It came, but not as wanted: the same transfer by hand."""
-    if measured.result.error:
-        return exec_hint(run.lab, source.name, "ping", "-c", "3", target.address)
-    serving = exec_hint(run.lab, target.name, "iperf3", "-s", "-1", "-D")
-    asking = [word for word in client_argv(target.address, PORT_FIRST, transfer) if word != "-J"]
-    return f"{serving}; {exec_hint(run.lab, source.name, *asking)}"
-
-
 def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -> Attempt:
     """Measure, compare, judge. A second attempt measures the underlay again: the machine may be busier now."""
     iperf = _action(step)
@@ -94,6 +85,15 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
         next_command=_next_command(run, source, target, transfer, measured),
         final=iperf.min_ratio is not None and base_ends is None,
     )
+
+
+def _next_command(run: Run, source: Member, target: Member, transfer: Transfer, measured: Measured) -> str:
+    """Nothing came through: a ping tells more. It came, but not as wanted: the same transfer by hand."""
+    if measured.result.error:
+        return exec_hint(run.lab, source.name, "ping", "-c", "3", target.address)
+    serving = exec_hint(run.lab, target.name, "iperf3", "-s", "-1", "-D")
+    asking = [word for word in client_argv(target.address, PORT_FIRST, transfer) if word != "-J"]
+    return f"{serving}; {exec_hint(run.lab, source.name, *asking)}"
 
 
 def base_nodes(run: Run, source: Member, target: Member) -> tuple[str, str] | None:

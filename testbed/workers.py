@@ -5,6 +5,7 @@ function that runs in a child of this process, knows what the parent knew, and c
 It reports progress and, if it fails, its exception. No child outlives the call, nor a parent that is killed.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -62,9 +63,11 @@ class _Child:
     def end(self) -> None:
         """Kill it unless it has ended; either way it is gone afterwards."""
         os.close(self.pipe)
-        if self.status is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        # An interruption may have come between its end and our noting that.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if self.status is None:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
 
     def result(self) -> None:
         """Wait for its end, which is near: it has closed its pipe. Raises what it failed with."""
