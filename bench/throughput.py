@@ -61,7 +61,7 @@ def _lab() -> Iterator[Lab]:
     topology = msgspec.structs.replace(load_topology(default_topology()), scenarios=[])
     name = f"bench{os.getpid() % 1_000_000}"
     try:
-        yield bring_up(topology, name=name)
+        yield bring_up(topology, name=name, owned=True)
     finally:
         if LabPaths(name).directory.exists():
             with interrupts.held_off():

@@ -42,7 +42,11 @@ def cluster(show: Show) -> None:
     )
     stage.command(f"{WEAVELAB} up {show.topology_file} --name {show.name}")
     show.lab = bring_up(
-        show.topology, name=show.name, topology_file=str(show.topology_file.resolve()), progress=Silent()
+        show.topology,
+        name=show.name,
+        topology_file=str(show.topology_file.resolve()),
+        progress=Silent(),
+        owned=True,
     )
     stage.output(f"lab {show.name} is up: {len(show.lab.nodes)} nodes, {len(show.lab.pods)} pods")
     stage.say("Every agent is ready and sees its peers; every pod has an address of the one flat pod range.")

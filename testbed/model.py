@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+NAME_LENGTH_MAX: Final = 15
 NAME_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,13}[a-z0-9])?$"
 """Labs, nodes, pods, routers: they become host names and interface names, which Linux limits to 15 characters."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import InputError, MissingError, WeaveError
-from testbed import interrupts, progress
+from testbed import interrupts, progress, state
 from testbed.down import tear_down
 from testbed.lab import Lab
 from testbed.load import load_topology
@@ -150,7 +150,9 @@ def _prepare(options: Options) -> _Session:
         return _Session(options=options, topology=lab.topology, topology_file="", lab_name=lab.name)
     path = _topology_path(options.topology)
     topology = load_topology(path)
-    return _Session(options=options, topology=topology, topology_file=str(path), lab_name=options.name or topology.name)
+    # Who gave no name does not mind it: a lab that somebody has left up must not stand in the way.
+    name = options.name or state.free_lab_name(topology.name)
+    return _Session(options=options, topology=topology, topology_file=str(path), lab_name=name)
 
 
 def _topology_path(asked: Path | None) -> Path:
@@ -164,7 +166,15 @@ def _bring_up_and_run(session: _Session, scenarios: tuple[Scenario, ...], listen
     if session.options.lab is None:
         began_s = time.monotonic()
         with progress.for_terminal() as shown:
-            lab = bring_up(session.topology, name=session.lab_name, topology_file=session.topology_file, progress=shown)
+            if session.lab_name != (wanted := session.options.name or session.topology.name):
+                shown.note(f"a lab named {wanted} is up already: the one of this run is called {session.lab_name}")
+            lab = bring_up(
+                session.topology,
+                name=session.lab_name,
+                topology_file=session.topology_file,
+                progress=shown,
+                owned=not session.options.keep,
+            )
         session.phases.append(Phase(name="bring up", seconds=round(time.monotonic() - began_s, 3)))
     else:
         lab = Lab.load(session.options.lab)

@@ -15,10 +15,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from plugin.core.errors import CheckError, InputError, MissingError, WeaveError
-from testbed.model import Topology
+from testbed import processes
+from testbed.model import NAME_LENGTH_MAX, Topology
 from testbed.paths import RUN, LabPaths
+from testbed.processes import ProcessId
 
 STATE_VERSION: Final = 1
+LABS_MAX: Final = 100
 
 Phase = Literal["building", "ready", "failed", "removing"]
 
@@ -54,6 +57,7 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         step: What was being done when the file was written.
         created_s: Unix time.
         command_pid: The command that changed the lab last; it may have ended.
+        owner: The command that will take the lab down again (`weavelab run`); None when it stays until `down`.
         topology: The topology with its defaults filled in.
         topology_file: Where it came from, as the user wrote it.
         netns_names: Every entry below /run/netns that the lab makes.
@@ -67,6 +71,7 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     step: str = ""
     created_s: float
     command_pid: int
+    owner: ProcessRecord | None = None
     topology: Topology
     topology_file: str = ""
     netns_names: tuple[str, ...] = ()
@@ -74,17 +79,31 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pods: dict[str, PodRecord] = {}
 
 
-def new_state(paths: LabPaths, topology: Topology, *, topology_file: str, members: tuple[str, ...]) -> LabState:
-    """The state of a lab that is about to be built."""
+def new_state(
+    paths: LabPaths, topology: Topology, *, topology_file: str, members: tuple[str, ...], owned: bool = False
+) -> LabState:
+    """The state of a lab that is about to be built; `owned` when it ends with the command that builds it."""
+    command = processes.identify(os.getpid())
+    assert command is not None, "a running process is in /proc"
     return LabState(
         name=paths.lab,
         step="begin",
         created_s=time.time(),
-        command_pid=os.getpid(),
+        command_pid=command.pid,
+        owner=ProcessRecord(role="command", member="", pid=command.pid, start_ticks=command.start_ticks)
+        if owned
+        else None,
         topology=topology,
         topology_file=topology_file,
         netns_names=tuple(paths.netns_name(member).name for member in members),
     )
+
+
+def is_abandoned(paths: LabPaths, state: LabState) -> bool:
+    """Whether a lab that was up is only a leftover: its command was killed, or the machine was started anew."""
+    if state.owner is not None and not processes.is_alive(ProcessId(state.owner.pid, state.owner.start_ticks)):
+        return True
+    return not processes.namespace_ids(paths.pins.glob("*"))
 
 
 def write(paths: LabPaths, state: LabState) -> None:
@@ -137,6 +156,21 @@ def ready_labs() -> list[str]:
             if state is not None and state.phase in {"ready", "failed"}:
                 found.append(name)
     return found
+
+
+def free_lab_name(wanted: str) -> str:
+    """`wanted`, or with a number behind it when a lab of that name is up: for a run that does not mind its name."""
+    for number in range(1, LABS_MAX):
+        suffix = "" if number == 1 else f"-{number}"
+        name = wanted[: NAME_LENGTH_MAX - len(suffix)].rstrip("-") + suffix
+        paths = LabPaths(name)
+        try:
+            state = read(paths)
+        except CheckError:
+            return name  # damaged: `up` clears it away
+        if state is None or state.phase != "ready" or is_abandoned(paths, state):
+            return name
+    raise InputError(f"{LABS_MAX - 1} labs named like {wanted} are up", hint="weavelab down --all")
 
 
 def choose_lab(name: str | None) -> str:

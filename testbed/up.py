@@ -40,6 +40,7 @@ def bring_up(
     topology_file: str = "",
     progress: Progress | None = None,
     keep_on_failure: bool = False,
+    owned: bool = False,
 ) -> Lab:
     """Bring a lab up; returns when every agent is ready, sees every other, and knows every pod.
 
@@ -49,6 +50,7 @@ def bring_up(
         topology_file: Where the topology came from, for `status`.
         progress: Who is told about it.
         keep_on_failure: Leave what there is for inspection when something goes wrong, instead of taking it down.
+        owned: This process takes the lab down before it ends; should it be killed, the lab is a leftover.
 
     Raises:
         InputError: A lab of that name is up, or a namespace name is taken.
@@ -62,7 +64,7 @@ def bring_up(
     with state.locked(paths, create=True), interrupts.raised() as signals:
         try:
             _clear_leftovers(paths, progress)
-            build = _Build(paths, topology, topology_file, progress, signals)
+            build = _Build(paths, topology, topology_file, progress, signals, owned=owned)
         except BaseException:
             down.remove_if_empty(paths)
             raise
@@ -94,7 +96,7 @@ def _clear_leftovers(paths: LabPaths, progress: Progress) -> None:
         leftovers = True
     else:
         leftovers = found is not None or any(paths.directory.iterdir())
-    if found is not None and found.phase == "ready":
+    if found is not None and found.phase == "ready" and not state.is_abandoned(paths, found):
         raise InputError(
             f"a lab named {paths.lab} is up already",
             hint=f"`weavelab down {paths.lab}` ends it; `--name` gives the new one another name",
@@ -126,6 +128,8 @@ class _Build:
         topology_file: str,
         progress: Progress,
         signals: interrupts.Interrupts,
+        *,
+        owned: bool,
     ) -> None:
         self.paths = paths
         self.signals = signals
@@ -135,7 +139,7 @@ class _Build:
         _check_socket_paths(paths, topology)
         names = engine.members(self.underlay, tuple(topology.pods))
         engine.check_names_free(paths, names)
-        self.state = state.new_state(paths, topology, topology_file=topology_file, members=names)
+        self.state = state.new_state(paths, topology, topology_file=topology_file, members=names, owned=owned)
 
     def run(self) -> Lab:
         """All phases, in order."""

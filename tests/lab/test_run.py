@@ -116,3 +116,38 @@ def test_ctrl_c_leaves_nothing_behind_and_still_reports(tmp_path: Path, after_s:
     assert process.returncode == 130, told
     assert json.loads(path.read_text())["interrupted"] is True
     assert leftovers() == []
+
+
+def test_what_a_killed_run_left_is_no_obstacle_to_the_next(tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text(BROKEN)
+    process = subprocess.Popen([*WEAVELAB, "run", "--name", NAME], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 30
+    while '"phase":"ready"' not in state_of(NAME) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert '"phase":"ready"' in state_of(NAME), "killed while its lab was up"
+    done = weavelab("run", "good", "--topology", str(tmp_path / "short.yaml"), "--name", NAME)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"removing what an earlier command left of lab {NAME}" in done.stderr
+
+
+def state_of(name: str) -> str:
+    try:
+        return (Path("/run/weavelab") / name / "state.json").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_lab_of_that_name_that_is_up_does_not_stop_a_run(tmp_path: Path) -> None:
+    (tmp_path / "same.yaml").write_text(BROKEN.replace("name: broken", f"name: {NAME}"))
+    topology = str(tmp_path / "same.yaml")
+    assert weavelab("up", topology).returncode == 0
+    try:
+        done = weavelab("run", "good", "--topology", topology)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"a lab named {NAME} is up already: the one of this run is called {NAME}-2" in done.stderr
+        assert weavelab("exec", "--lab", NAME, "red", "--", "true").returncode == 0
+        assert weavelab("run", "good", "--topology", topology, "--name", NAME).returncode == 2
+    finally:
+        assert weavelab("down", NAME).returncode == 0

@@ -1,12 +1,13 @@
 """The intent log and the lock of a lab: what is written, what is read back, who may change a lab."""
 
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import paths, state
+from testbed import paths, processes, state
 from testbed.model import NodeSpec, PodSpec, Topology
 from testbed.paths import LabPaths
 
@@ -124,3 +125,44 @@ def test_a_lock_on_a_directory_that_was_replaced_meanwhile_is_taken_again(monkey
 def test_there_is_no_lock_on_a_lab_that_is_not_there() -> None:
     with pytest.raises(InputError, match="no lab named two"), state.locked(LabPaths("two")):
         pass
+
+
+def pinned(name: str) -> None:
+    """Let the lab have a namespace, this process's own."""
+    LabPaths(name).pins.mkdir(parents=True)
+    (LabPaths(name).pins / "node1.net").symlink_to("/proc/self/ns/net")
+
+
+def test_a_lab_that_is_up_is_not_abandoned() -> None:
+    made = written("two", phase="ready")
+    pinned("two")
+    assert not state.is_abandoned(LabPaths("two"), made)
+
+
+def test_a_lab_whose_namespaces_are_gone_is_abandoned() -> None:
+    made = written("two", phase="ready")
+    assert state.is_abandoned(LabPaths("two"), made)
+
+
+@pytest.mark.parametrize(("older_ticks", "abandoned"), [(0, False), (1, True)])
+def test_a_lab_is_abandoned_when_the_command_that_owned_it_is_gone(older_ticks: int, abandoned: bool) -> None:  # noqa: FBT001
+    me = processes.identify(os.getpid())
+    assert me is not None
+    owner = state.ProcessRecord("command", "", me.pid, me.start_ticks - older_ticks)
+    made = written("two", phase="ready", owner=owner)
+    pinned("two")
+    assert state.is_abandoned(LabPaths("two"), made) is abandoned
+
+
+def test_a_run_takes_the_next_free_name() -> None:
+    assert state.free_lab_name("two") == "two"
+    written("two", phase="ready")
+    assert state.free_lab_name("two") == "two", "nothing of it is left"
+    pinned("two")
+    assert state.free_lab_name("two") == "two-2"
+
+
+def test_a_long_name_makes_room_for_the_number() -> None:
+    written("a-long-lab-name", phase="ready")
+    pinned("a-long-lab-name")
+    assert state.free_lab_name("a-long-lab-name") == "a-long-lab-na-2"
