@@ -339,7 +339,8 @@ class Attachments:
         record can only exist when the journal was lost: its address is read from the switch and held, never given away.
         """
         found = pods.leftovers(self._netlink, self._bridge)
-        for attachment, record in self.records.items():
+        recorded = self.records  # before anything is removed: a link that goes with its record is nobody's to adopt
+        for attachment, record in recorded.items():
             # The address is claimed even for a pod that is about to go: it rests afterwards like any other.
             claimed = self._claim(attachment, record)
             if record.state == "added" and record.host_ifname in found:
@@ -348,7 +349,7 @@ class Attachments:
             else:
                 self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
                 self._remove(record)
-        known = {record.host_ifname for record in self.records.values()}
+        known = {record.host_ifname for record in recorded.values()}
         for name, address in found.items():
             if name not in known:
                 self._adopt(name, address)
