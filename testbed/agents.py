@@ -5,21 +5,25 @@ What an agent says is read from its API (`GET /status`); one that ended instead 
 
 import itertools
 import json
+import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 from plugin.core.errors import CheckError
-from testbed import processes, state
+from testbed import interrupts, processes, state
 from testbed.agent_api import AgentError, get
 from testbed.deploy.local import LocalTransport
-from testbed.deploy.plan import DeployPlan
+from testbed.deploy.plan import CONFIG_PATH, DeployPlan
+from testbed.deploy.transport import DeployError
 from testbed.lab import Lab, LabNode
 from testbed.paths import LabPaths
 from testbed.processes import ProcessId
 from testbed.progress import Progress
 
 ROLE: Final = "agent"
+NURSERY: Final = "plugin.agent.nursery"
 LOG_LINES_SHOWN: Final = 8
 _ASK_S: Final = 2.0
 _PAUSE_S: Final = 0.02
@@ -33,13 +37,62 @@ def start(paths: LabPaths, plans: Iterable[DeployPlan]) -> tuple[state.ProcessRe
     Raises:
         DeployError: One could not even be started.
     """
+    wanted = list(plans)
+    if not wanted:
+        return ()
     started = []
-    for plan in plans:
-        pid = LocalTransport(paths.node_space(plan.node)).start(plan.agent)
-        process = processes.identify(pid)
-        ticks = process.start_ticks if process is not None else 0  # gone again already: the wait reports it
-        started.append(state.ProcessRecord(role=ROLE, member=plan.node, pid=pid, start_ticks=ticks))
+    with interrupts.postponed(), ExitStack() as stack:
+        # Whatever else a plan may start is started as it says.
+        nursery = stack.enter_context(_nursery(wanted[0])) if "-m" in wanted[0].agent.argv else None
+        for plan in wanted:
+            if nursery is None:
+                pid = LocalTransport(paths.node_space(plan.node)).start(plan.agent)
+            else:
+                pid = _raise_agent(nursery, paths, plan)
+            process = processes.identify(pid)
+            ticks = process.start_ticks if process is not None else 0  # gone again already: the wait reports it
+            started.append(state.ProcessRecord(role=ROLE, member=plan.node, pid=pid, start_ticks=ticks))
     return tuple(started)
+
+
+@contextmanager
+def _nursery(plan: DeployPlan) -> Iterator["subprocess.Popen[str]"]:
+    """The process that every agent of the lab is forked from (plugin/agent/nursery.py): loading takes longest."""
+    argv = [*plan.agent.argv[: plan.agent.argv.index("-m")], "-m", NURSERY]
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(plan.agent.environment),
+        cwd="/",
+        start_new_session=True,
+    ) as nursery:
+        yield nursery
+
+
+def _raise_agent(nursery: "subprocess.Popen[str]", paths: LabPaths, plan: DeployPlan) -> int:
+    space = paths.node_space(plan.node)
+    wanted = {
+        "net": str(space.net),
+        "mnt": str(space.mnt),
+        "uts": str(space.uts),
+        "config": CONFIG_PATH,
+        "log": plan.agent.log,
+    }
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    told = ""
+    with suppress(BrokenPipeError):
+        nursery.stdin.write(json.dumps(wanted) + "\n")
+        nursery.stdin.flush()
+        told = nursery.stdout.readline().strip()
+    if not told.isdigit():
+        raise DeployError(
+            f"wanted to start the agent of {plan.node}, found: {told or 'the starting process ended'}",
+            hint="is the lab still whole (weavelab status), and has the disk space left (df /run)?",
+        )
+    return int(told)
 
 
 def await_mesh(lab: Lab, *, deadline_s: float, progress: Progress) -> None:

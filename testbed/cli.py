@@ -25,6 +25,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "status": ("testbed.cli_inside", "status"),
     "exec": ("testbed.cli_inside", "exec_"),
     "cli": ("testbed.cli_inside", "cli"),
+    "agent": ("testbed.cli_agent", "agent"),
     "run": ("testbed.run_command", "run_command"),
     "demo": ("testbed.demo", "demo_command"),
 }

@@ -83,6 +83,7 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
 
     The command takes the place of weavelab: same terminal, same signals, its own exit code. No shell is in between.
     """
+    from testbed.deploy.plan import TOOLS_PATH  # noqa: PLC0415
     from testbed.lab import Lab  # noqa: PLC0415
     from testbed.space import enter  # noqa: PLC0415
     from testbed.up import check_machine  # noqa: PLC0415
@@ -100,6 +101,7 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
             f"{target} cannot be entered: {error}", hint="is the lab still whole? `weavelab status` shows it"
         ) from error
     try:
+        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{TOOLS_PATH}"  # `weave` on a node
         os.execvp(command[0], command)  # noqa: S606 - no shell is the point
     except FileNotFoundError:
         click.echo(f"error: {target} has no command {command[0]}", err=True)

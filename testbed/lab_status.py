@@ -4,7 +4,7 @@ Its keys are documented in docs/guide/lab.md and stay as they are; tables are fo
 """
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from plugin.core.errors import CheckError, InputError
 from testbed import processes, state
@@ -12,6 +12,8 @@ from testbed.agent_api import AgentError, get
 from testbed.lab import Lab, LabNode
 from testbed.paths import LabPaths
 from testbed.processes import ProcessId
+
+PAIRS_SHOWN: Final = 20
 
 
 def observe(name: str | None) -> list[dict[str, Any]]:
@@ -27,7 +29,27 @@ def observe(name: str | None) -> list[dict[str, Any]]:
 
 def healthy(lab: dict[str, Any]) -> bool:
     """Whether everything in it is as it should be."""
-    return lab["phase"] == "ready" and all(node["ready"] for node in lab["nodes"])
+    return lab["phase"] == "ready" and all(node["ready"] for node in lab["nodes"]) and not troubled_pairs(lab)
+
+
+def troubled_pairs(lab: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every pair of agents of which one does not see the other as it should, and why."""
+    return [
+        {"from": node["name"], "to": peer["name"] or peer["address"], "state": peer["state"], "reason": peer["reason"]}
+        for node in lab["nodes"]
+        if node["ready"]
+        for peer in node["peers"]
+        if peer["state"] != "established"
+    ]
+
+
+def views(lab: dict[str, Any]) -> list[list[str]]:
+    """The agents by what they believe of members, paths and addresses: one group when all agree."""
+    groups: dict[str, list[str]] = {}
+    for node in lab["nodes"]:
+        if node["ready"]:
+            groups.setdefault(node["digest"], []).append(node["name"])
+    return sorted(groups.values(), key=lambda group: (-len(group), group))
 
 
 def _observe_lab(name: str) -> dict[str, Any]:
@@ -38,9 +60,14 @@ def _observe_lab(name: str) -> dict[str, Any]:
     if found is None:
         return _without_state(name, "a killed command left it; `weavelab down` removes it")
     lab = Lab.of(found)
+    observed = _observe_whole(lab, found)
+    return observed | {"pairs_in_trouble": troubled_pairs(observed), "views": views(observed)}
+
+
+def _observe_whole(lab: Lab, found: state.LabState) -> dict[str, Any]:
     running = {record.member: ProcessId(record.pid, record.start_ticks) for record in found.processes}
     return {
-        "name": name,
+        "name": lab.name,
         "phase": found.phase,
         "step": found.step,
         "problem": "",
@@ -68,7 +95,7 @@ def _observe_lab(name: str) -> dict[str, Any]:
 
 def _without_state(name: str, problem: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"topology": "", "topology_file": "", "created": "", "range": ""}
-    lists: dict[str, Any] = {"nodes": [], "pods": [], "routers": []}
+    lists: dict[str, Any] = {"nodes": [], "pods": [], "routers": [], "pairs_in_trouble": [], "views": []}
     return {"name": name, "phase": "failed", "step": "", "problem": problem} | empty | lists
 
 
@@ -90,6 +117,8 @@ def _observe_node(node: LabNode, agent: ProcessId | None) -> dict[str, Any]:
         "ready": alive and bool(said.get("ready")),
         "agent": {"pid": pid, "alive": alive, "answers": answer is not None},
         "peers": said.get("peers", []),
+        "digest": said.get("digest", ""),
+        "ipam": {key: said.get("ipam", {}).get(key) for key in ("status", "epoch", "capacity", "held", "owners")},
         "pods": said.get("pods"),
         "endpoints": said.get("endpoints"),
         "mtu": said.get("overlay", {}).get("mtu"),
@@ -108,12 +137,14 @@ def print_tables(labs: list[dict[str, Any]]) -> None:
         console.print("no lab is up")
     for lab in labs:
         console.print(f"[bold]{lab['name']}[/bold]: {_headline(lab)}", soft_wrap=True)
-        for title, columns, rows in (_node_rows(lab), _pod_rows(lab)):
+        for title, columns, rows in (_node_rows(lab), _pod_rows(lab), _trouble_rows(lab)):
             if rows:
                 table = Table(*columns, box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
                 for row in rows:
                     table.add_row(*row)
                 console.print(table)
+        for line in _agreement(lab):
+            console.print(line, soft_wrap=True)
 
 
 def _headline(lab: dict[str, Any]) -> str:
@@ -137,11 +168,53 @@ def _node_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[st
                 node["bridge_address"] or "-",
                 _agent_word(node),
                 f"{established}/{len(lab['nodes']) - 1}",
+                _owns(node, lab),
                 "-" if node["pods"] is None else str(node["pods"]),
                 "-" if node["mtu"] is None else str(node["mtu"]),
             )
         )
-    return "nodes", ("node", "uplink", "switch", "agent", "peers", "pods", "mtu"), rows
+    return "nodes", ("node", "uplink", "switch", "agent", "peers", "owns", "pods", "mtu"), rows
+
+
+def _owns(node: dict[str, Any], lab: dict[str, Any]) -> str:
+    """The node's part of the pod range, as its own agent says."""
+    owners = node["ipam"]["owners"] or []
+    mine = next((owner for owner in owners if owner["self"]), None)
+    if mine is None:
+        return "-" if not lab["range"] or not node["ready"] else "nothing"
+    return f"{mine['percent']:g} %"
+
+
+def _trouble_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    rows: list[tuple[str, ...]] = [
+        (pair["from"], pair["to"], f"[red]{pair['state']}[/red]", pair["reason"])
+        for pair in lab["pairs_in_trouble"][:PAIRS_SHOWN]
+    ]
+    more = len(lab["pairs_in_trouble"]) - len(rows)
+    title = "peers in trouble" + (f" ({more} more are not shown)" if more else "")
+    return title, ("agent", "sees", "as", "because"), rows
+
+
+def _agreement(lab: dict[str, Any]) -> list[str]:
+    """What the agents do not agree about, and what the ring waits for."""
+    lines = []
+    groups = lab["views"]
+    if len(groups) > 1:
+        lines.append(f"{len(groups)} views of the cluster: " + " | ".join(", ".join(group) for group in groups))
+        lines.append("  (agents become equal within seconds when nothing changes)")
+    waiting: dict[str, list[str]] = {}
+    for node in lab["nodes"]:
+        status = node["ipam"]["status"]
+        if status not in {None, "ready"}:
+            waiting.setdefault(status, []).append(node["name"])
+    lines += [f"addresses of {', '.join(names)}: {status}" for status, names in waiting.items()]
+    troubles = {
+        (owner["name"], owner["addresses"], owner["trouble"])
+        for node in lab["nodes"]
+        for owner in node["ipam"]["owners"] or []
+        if owner["trouble"]
+    }
+    return lines + [f"{count} addresses of {name}: {trouble}" for name, count, trouble in sorted(troubles)]
 
 
 def _agent_word(node: dict[str, Any]) -> str:

@@ -84,12 +84,13 @@ def _namespace_of(pid: str, kind: str) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def end(processes: Iterable[ProcessId], *, grace_s: float) -> list[ProcessId]:
+def end(processes: Iterable[ProcessId], *, grace_s: float, kill: bool = False) -> list[ProcessId]:
     """Ask the processes to end, wait, kill those that did not; returns those that even that did not end.
 
     Args:
         processes: Who; one that is gone, or whose pid belongs to somebody else by now, is left alone.
         grace_s: How long they may take before they are killed.
+        kill: Do not ask; kill at once.
     """
     watched: dict[int, ProcessId] = {}
     try:
@@ -97,8 +98,9 @@ def end(processes: Iterable[ProcessId], *, grace_s: float) -> list[ProcessId]:
             fd = _open(process)
             if fd is not None:
                 watched[fd] = process
-        _signal(watched, signal.SIGTERM)
-        _wait(watched, grace_s)
+        if not kill:
+            _signal(watched, signal.SIGTERM)
+            _wait(watched, grace_s)
         _signal(watched, signal.SIGKILL)
         _wait(watched, _KILL_WAIT_S)
         return list(watched.values())

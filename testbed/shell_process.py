@@ -6,6 +6,7 @@ import signal
 import time
 from typing import Final
 
+from testbed.deploy.plan import TOOLS_PATH
 from testbed.space import Space, call
 
 SENTINEL: Final = "\x7f"
@@ -28,7 +29,8 @@ class ShellProcess:
             (os.POSIX_SPAWN_DUP2, 0, 1),
             (os.POSIX_SPAWN_DUP2, 0, 2),
         ]
-        environment = {**os.environ, "PS1": SENTINEL, "TERM": "dumb"}
+        path = f"{os.environ.get('PATH', os.defpath)}:{TOOLS_PATH}"
+        environment = {**os.environ, "PATH": path, "PS1": SENTINEL, "TERM": "dumb"}
         self.pid: int = call(
             space, lambda: os.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True)
         )

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import errno
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from plugin.agent.app import run
@@ -12,7 +13,7 @@ from plugin.agent.logs import set_up_logs
 from plugin.core.errors import WeaveError
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run until told to stop; the exit code follows plugin/core/errors.py."""
     parser = argparse.ArgumentParser(
         prog="weave-agent",
@@ -22,7 +23,7 @@ def main() -> int:
     parser.add_argument(
         "--config", type=Path, default=Path("/etc/weave/agent.json"), help="configuration file (default: %(default)s)"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     log = set_up_logs("info")
     try:
         config = load_config(arguments.config)

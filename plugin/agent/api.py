@@ -8,11 +8,12 @@ answer closes its connection, since each caller asks one thing.
 import asyncio
 import contextlib
 import fcntl
+import inspect
 import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -74,7 +75,7 @@ READ_ONLY: Final = Limits(connections=32, request_s=5.0, body_bytes=4096)
 """For the listener that everybody on the node reaches: it must never keep the CNI plugin from being answered."""
 
 
-Handler: TypeAlias = Callable[[Request], Response]
+Handler: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
 Routes: TypeAlias = Mapping[tuple[str, str], Handler]
 
 
@@ -168,9 +169,11 @@ class Server:
             known = sorted({path for _, path in self._routes})
             return json_response({"error": f"nothing at {request.method} {request.path}", "known": known}, 404)
         try:
-            return handler(request)
+            answer = handler(request)
+            return await answer if inspect.isawaitable(answer) else answer
         except WeaveError as error:
-            return json_response({"error": error.message, "hint": error.hint}, 500)
+            code = 400 if error.exit_code == InputError.exit_code else 500
+            return json_response({"error": error.message, "hint": error.hint, "exit_code": error.exit_code}, code)
         except Exception:  # noqa: BLE001 - one bad request must not take the agent down; the log has it whole
             self._log.exception("request failed", extra={"path": request.path})
             return json_response({"error": "internal error, see the agent's log"}, 500)

@@ -5,95 +5,44 @@ pods keep their network while no agent runs, and the next start takes it over.
 """
 
 import asyncio
-import hashlib
 import logging
+import random
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
-from plugin.agent.api import (
-    READ_ONLY,
-    Handler,
-    Request,
-    Response,
-    Server,
-    json_response,
-    remove_socket,
-    tcp_listener,
-    unix_listener,
-)
+from plugin.agent.actions import Actions
+from plugin.agent.api import READ_ONLY, Server, remove_socket, tcp_listener, unix_listener
 from plugin.agent.attachments import Attachments
 from plugin.agent.config import AgentConfig
 from plugin.agent.driver import Driver, bind_control
+from plugin.agent.forwarder import Forwarder
+from plugin.agent.gateway import Gateway
+from plugin.agent.names import bridge_mac
+from plugin.agent.probing import Prober
+from plugin.agent.routes import acting, reading
+from plugin.agent.space import Space
 from plugin.agent.status import VERSION, Status
-from plugin.agent.store import Record, Store
-from plugin.core import shares
-from plugin.core.allocator import EXPOSE, Attachment, ShareAllocator
-from plugin.core.cni import INTERNAL, CniError
-from plugin.core.endpoints import Located
+from plugin.agent.store import Store
+from plugin.agent.targets import Targets
+from plugin.core.codec import WireError
 from plugin.core.errors import InputError
-from plugin.core.forward import Forwarding, affected, changes, narrowed, plan_forwarding
-from plugin.core.membership import StaticMembership
+from plugin.core.members import Member
 from plugin.core.node import Node
-from plugin.core.shares import Share
+from plugin.core.ring import RingError
+from plugin.core.wire import Keys
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.netlink import Link, Netlink
 
 _QUEUE_PERIOD_S: Final = 2.0
 
 
-class Forwarder:
-    """Keeps the kernel's forwarding entries in line with the node's view; knows what it last wrote."""
-
-    def __init__(self, netlink: Netlink, bridge: Link, device: Link, node: Node, config: AgentConfig) -> None:
-        self._netlink = netlink
-        self._bridge = bridge
-        self._device = device
-        self._directory = node.directory
-        self._peers = frozenset(member for member in config.members if member != config.address)
-        self._own = [interface.ip for index, interface in netlink.addresses() if index == bridge.index]
-        self._remote: dict[str, IPv4Address] = {}
-        self._neighbours: dict[IPv4Address, str] = {}
-        self._started = False
-
-    def sync(self) -> None:
-        """Write what has changed; the first time, all that differs from what an earlier agent left in the kernel."""
-        changed = self._directory.take_changed()
-        complete, self._started = self._started, False  # should the kernel refuse now, the next turn writes everything
-        if not complete:
-            self._remote, self._neighbours = {}, {}
-            self._write(self.observe(), plan_forwarding(self._directory.located(), self._peers, self._own))
-        else:
-            written = Forwarding(self._peers, self._remote, self._neighbours)
-            changed = affected(written, self._places(changed), changed)
-            self._write(narrowed(written, changed), plan_forwarding(self._places(changed), self._peers, self._own))
-        self._started = True
-
-    def _places(self, addresses: set[IPv4Address]) -> dict[IPv4Address, Located]:
-        return {address: place for address in addresses if (place := self._directory.locate(address)) is not None}
-
-    def observe(self) -> Forwarding:
-        """What the kernel holds now."""
-        return overlay.observe_forwarding(self._netlink, bridge=self._bridge, overlay=self._device)
-
-    def _write(self, found: Forwarding, wanted: Forwarding) -> None:
-        difference = changes(found, wanted)
-        overlay.apply_forwarding(self._netlink, difference, bridge=self._bridge, overlay=self._device)
-        self._remote.update(wanted.remote)
-        self._neighbours.update(wanted.neighbours)
-        for mac in difference.remote_del:
-            self._remote.pop(mac, None)
-        for address in difference.neighbour_del:
-            self._neighbours.pop(address, None)
-
-
 async def run(config: AgentConfig, log: logging.Logger) -> None:
-    """Be the agent of this node until SIGTERM or SIGINT.
+    """Be the agent of this node until SIGTERM or SIGINT, or until `weave reset`.
 
     Raises:
         WeaveError: Something it needs is missing or taken; the text says what to do.
@@ -107,84 +56,161 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
         stack.callback(netlink.close)
         uplink = switch.observe_uplink(netlink, config.address, config.uplink)
         control = bind_control(config.address, config.control_port)
-        stack.callback(control.close)
+        for one in control:
+            stack.callback(one.close)
         state = Path(config.state_directory)
         store = Store(state)
         stack.callback(store.close)
-
-        # Addresses: which share of the range is ours, and what is held in it.
         loaded = store.load()
         if loaded.damage:
             log.error("state damaged", extra={"reason": loaded.damage})
-        share = shares.split(config.network, config.members)[config.address]
-        allocator = ShareAllocator(config.network, share)
-        gateway = allocator.allocate(EXPOSE, now_s=_now_s())  # the first of the share, so the same after every start
-        _check_held(loaded.records, config, share, gateway)
-        store.put(_expose_record(config, gateway))
 
         # The data plane: switch, overlay, rules.
-        plane = ensure_data_plane(netlink, config, uplink, gateway)
+        plane = ensure_data_plane(netlink, config, uplink)
         log.info(
             "data plane ready",
-            extra={
-                "bridge": plane.bridge.name,
-                "address": str(gateway),
-                "overlay": plane.overlay.name,
-                "mtu": plane.mtu_bytes,
-            },
+            extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
         )
 
         # Decisions, and what carries them out.
-        node = Node(
-            name=config.name,
-            incarnation=store.next_life(time.time_ns()),
-            seed=shares.seed(config.network, config.members, config.cluster, f"{config.vni}/{config.vxlan_port}"),
-            membership=StaticMembership(config.name, config.members, config.address),
+        targets = Targets(store, config.seeds)
+        node = make_node(config, store, targets, log)
+        forwarder = Forwarder(netlink, plane.bridge, plane.overlay, node.directory, lambda: node.destinations)
+        stop = asyncio.Event()
+        hands = _Hands(store, forwarder)
+        driver = Driver(node=node, control=control, handlers=hands, log=log)
+        prober = Prober(
+            netlink=netlink,
+            device=plane.overlay,
+            mtu_bytes=plane.mtu_bytes,
+            port=config.vxlan_port,
+            targets=lambda: _bridges(node, config.cluster),
+            log=log,
         )
-        forwarder = Forwarder(netlink, plane.bridge, plane.overlay, node, config)
-        driver = Driver(node=node, control=control, sync_forwarding=forwarder.sync, log=log)
+        hands.prober = prober
+        node.carries = prober.carries
+        hands.space = space = Space(node.council, driver.flush)
+        gateway = Gateway(
+            netlink=netlink,
+            bridge=plane.bridge,
+            name=config.name,
+            node=node,
+            store=store,
+            space=space,
+            flush=driver.flush,
+            changed=prober.use,
+            log=log,
+        )
         attachments = Attachments(
             netlink=netlink,
             bridge=plane.bridge,
             pod_range=config.network,
-            gateway=gateway,
+            gateway=lambda: gateway.address,
             mtu_bytes=plane.mtu_bytes,
-            allocator=allocator,
+            allocator=node.allocator,
             store=store,
             node=node,
+            others_have=lambda: any(
+                one.addresses > 1 and not one.state for one in node.council.holdings() if one.uid != node.me.uid
+            ),
             now_s=_now_s,
             log=log,
         )
-        node.attach(gateway, plane.bridge.mac, f"{config.name}/weave")
+        gateway.take_up()
         attachments.reconcile()
         attachments.drain_queue(state / "del-queue")
 
         status = Status(
             config=config,
             node=node,
-            allocator=allocator,
+            targets=targets,
             attachments=attachments,
-            share=share,
+            space=space,
+            gateway=gateway,
+            paths=lambda: prober.paths,
             uplink=plane.uplink,
             bridge=plane.bridge,
             overlay=plane.overlay,
             mtu_bytes=plane.mtu_bytes,
-            gateway=str(gateway),
         )
-        reading = _reading(status, forwarder)
-        server = Server(listener, reading | _acting(attachments, driver, log), log)
+        actions = Actions(
+            netlink=netlink,
+            config=config,
+            node=node,
+            targets=targets,
+            attachments=attachments,
+            gateway=gateway,
+            carries=prober.carries,
+            store=store,
+            driver=driver,
+            stop=stop,
+            log=log,
+        )
+        readable = reading(status, forwarder)
+        server = Server(listener, readable | acting(attachments, actions, space, driver, log), log)
         server.start()
         stack.push_async_callback(server.stop)
         if config.http_address:
-            public = Server(tcp_listener(config.http_address), reading, log, limits=READ_ONLY)
+            public = Server(tcp_listener(config.http_address), readable, log, limits=READ_ONLY)
             public.start()
             stack.push_async_callback(public.stop)
         driver.start()
-        stack.callback(driver.stop)
-        status.ready = True
-        log.info("agent ready", extra={"peers": len(node.peers), "pods": len(attachments.records)})
-        await _until_told_to_stop(attachments, driver, state / "del-queue")
+        stack.callback(prober.stop)
+        stack.push_async_callback(driver.stop)
+        await _live(stop, gateway, status, attachments, driver, state / "del-queue", log)
         log.info("agent stopping")
+
+
+def make_node(config: AgentConfig, store: Store, targets: Targets, log: logging.Logger) -> Node:
+    """The decisions, with what an earlier life of this agent has written down.
+
+    Raises:
+        WeaveError: The state cannot be read or written.
+    """
+    written = store.read_ring()
+    uid = store.identity(config.name, config.range)
+    if written is not None and store.read_ring() is None:
+        written = None  # set aside: another name, or another range
+    node = _node(config, store, targets, uid)
+    if written is None:
+        return node
+    try:
+        node.council.restore(written)
+    except (WireError, RingError) as error:
+        aside = store.ring_damaged()
+        fields = {"reason": error.message, "set_aside": str(aside)}
+        log.error("ring damaged", extra=fields)  # noqa: TRY400 - a sentence, no traceback
+        return _node(config, store, targets, store.identity(config.name, config.range))
+    return node
+
+
+def _node(config: AgentConfig, store: Store, targets: Targets, uid: str) -> Node:
+    me = Member(config.name, uid, config.address, store.next_life(time.time_ns()))
+    keys = Keys(config.cluster, config.network, f"{config.vni}/{config.vxlan_port}", config.password)
+    chance = random.Random()  # noqa: S311 - it spreads load; nothing is kept secret with it
+    return Node(me=me, keys=keys, seeds=targets.addresses, founders=config.founders, chance=chance)
+
+
+@dataclass(slots=True)
+class _Hands:
+    """What the rest of the agent does with the node's effects."""
+
+    store: Store
+    forwarder: Forwarder
+    space: Space | None = None
+    prober: Prober | None = None
+
+    def sync_forwarding(self) -> None:
+        self.forwarder.sync()
+        if self.prober is not None:
+            self.prober.targets_changed()
+
+    def persist(self, data: bytes) -> None:
+        self.store.write_ring(data)
+
+    def space_changed(self) -> None:
+        if self.space is not None:
+            self.space.changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +223,7 @@ class DataPlane:
     mtu_bytes: int
 
 
-def ensure_data_plane(netlink: Netlink, config: AgentConfig, uplink: switch.Uplink, gateway: IPv4Address) -> DataPlane:
+def ensure_data_plane(netlink: Netlink, config: AgentConfig, uplink: switch.Uplink) -> DataPlane:
     """Switch, overlay device and rules are there and as configured, whatever an earlier agent has left.
 
     Raises:
@@ -205,8 +231,10 @@ def ensure_data_plane(netlink: Netlink, config: AgentConfig, uplink: switch.Upli
     """
     mtu_bytes = switch.mtu_for(uplink)
     sysctls.apply_sysctls(sysctls.NODE)
-    bridge = switch.ensure_bridge(netlink, config.bridge, mac=bridge_mac(config), mtu_bytes=mtu_bytes)
-    switch.ensure_address(netlink, bridge, IPv4Interface((gateway, config.network.prefixlen)))
+    known = netlink.link(config.bridge)
+    refuse_overlap(netlink, config.network, -1 if known is None else known.index)
+    mac = bridge_mac(config.cluster, config.name)
+    bridge = switch.ensure_bridge(netlink, config.bridge, mac=mac, mtu_bytes=mtu_bytes)
     device = overlay.ensure_overlay(
         netlink, bridge=bridge, vni=config.vni, local=config.address, port=config.vxlan_port, mtu_bytes=mtu_bytes
     )
@@ -215,116 +243,75 @@ def ensure_data_plane(netlink: Netlink, config: AgentConfig, uplink: switch.Upli
     return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes)
 
 
-def _check_held(records: Mapping[Attachment, Record], config: AgentConfig, share: Share, gateway: IPv4Address) -> None:
-    """See that the pods of this node can keep what they have.
+_FREE_RANGES: Final = ("10.32.0.0/12", "172.30.0.0/16", "192.168.128.0/17", "10.128.0.0/12", "100.64.0.0/12")
 
-    When the range or the list of nodes was changed under running pods, one may hold an address that another node gives
-    away, or the bridge's own; or their gateway would move. So the agent does not start.
+
+def refuse_overlap(netlink: Netlink, network: IPv4Network, bridge_index: int) -> None:
+    """See that nobody on this node reaches something else by an address that would be a pod's.
 
     Raises:
-        InputError: That is so.
+        InputError: A route of the node leads into the range; a free range is suggested.
     """
-    held = [record for attachment, record in records.items() if attachment != EXPOSE]
-    foreign = [
-        record
-        for record in held
-        if not shares.is_usable(config.network, share, IPv4Address(record.address))
-        or IPv4Address(record.address) == gateway
+    route = switch.overlapping_route(netlink, network, except_link=bridge_index)
+    if route is None:
+        return
+    free = [
+        text
+        for text in _FREE_RANGES
+        if switch.overlapping_route(netlink, IPv4Network(text), except_link=bridge_index) is None
     ]
-    hint = "restore the old range and peers in the configuration, delete the pods of this node, then change it"
-    if foreign:
-        raise InputError(
-            f"{len(foreign)} pods of this node hold addresses that are not its to give any more (its share is {share}, "
-            f"the bridge's address {gateway}), the first is {foreign[0].label} with {foreign[0].address}: the pod "
-            "range or the list of nodes has changed",
-            hint=hint,
-        )
-    before = records.get(EXPOSE)
-    if held and before is not None and before.address != str(gateway):
-        raise InputError(
-            f"the bridge would change its address from {before.address} to {gateway}, and {len(held)} pods of this "
-            "node have the old one as their gateway: the pod range or the list of nodes has changed",
-            hint=hint,
-        )
-
-
-def _expose_record(config: AgentConfig, gateway: IPv4Address) -> Record:
-    """The bridge's address is remembered like a pod's, to notice when it would move."""
-    network, container_id, ifname = EXPOSE
-    return Record(
-        network=network,
-        container_id=container_id,
-        ifname=ifname,
-        address=str(gateway),
-        mac=bridge_mac(config),
-        host_ifname=config.bridge,
-        label=f"{config.name}/weave",
-        state="added",
+    raise InputError(
+        f"the pod range {network} overlaps with the existing route {route} of this node",
+        hint=f"choose another range for the whole cluster, free on this node: {', '.join(free) or 'none that we know'}",
     )
 
 
-def bridge_mac(config: AgentConfig) -> str:
-    """The bridge's MAC: made from cluster and node name, so it is the same after every start and on no other node.
-
-    Locally administered unicast (the two low bits of the first byte are 1 and 0), as Weave makes its peer names.
-    """
-    digest = bytearray(hashlib.sha256(f"{config.cluster}/{config.name}".encode()).digest()[:6])
-    digest[0] = digest[0] & 0xFC | 0x02
-    return digest.hex(":")
+def _bridges(node: Node, cluster: str) -> dict[IPv4Address, tuple[IPv4Address, str]]:
+    """The bridges of the other nodes, where the overlay is probed: node address to bridge address and MAC."""
+    macs = {member.address: bridge_mac(cluster, member.name) for member in node.members.others.values()}
+    return {
+        place.node: (address, place.endpoint.mac)
+        for address, place in node.located().items()
+        if place.node is not None and macs.get(place.node) == place.endpoint.mac
+    }
 
 
 def _now_s() -> float:
     return time.monotonic()
 
 
-async def _until_told_to_stop(attachments: Attachments, driver: Driver, queue: Path) -> None:
-    stop = asyncio.Event()
+async def _live(
+    stop: asyncio.Event,
+    gateway: Gateway,
+    status: Status,
+    attachments: Attachments,
+    driver: Driver,
+    queue: Path,
+    log: logging.Logger,
+) -> None:
+    """Find a gateway, then look after what is late, until told to stop."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    while not stop.is_set():
-        # DELs can also be queued while an agent runs: when it was too busy to answer the executable in time.
-        attachments.retry()
-        if attachments.drain_queue(queue):
-            driver.flush()
-        try:
-            await asyncio.wait_for(stop.wait(), timeout=_QUEUE_PERIOD_S)
-        except TimeoutError:
-            continue
-
-
-def _reading(status: Status, forwarder: Forwarder) -> dict[tuple[str, str], Handler]:
-    """What anybody on the node may read."""
-
-    def metrics(_request: Request) -> Response:
-        return Response(200, status.metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
-
-    return {
-        # 503 until ready, as Weave answers: a readiness probe needs no more than this.
-        ("GET", "/status"): lambda _request: json_response(status.status(), 200 if status.ready else 503),
-        ("GET", "/report"): lambda _request: json_response(status.report(forwarder.observe())),
-        ("GET", "/endpoints"): lambda _request: json_response(status.endpoints()),
-        ("GET", "/metrics"): metrics,
-    }
-
-
-def _acting(attachments: Attachments, driver: Driver, log: logging.Logger) -> dict[tuple[str, str], Handler]:
-    """What only root may do, over the unix socket."""
-
-    def cni(request: Request) -> Response:
-        repeated = request.headers.get("weave-attempt", "1") != "1"
-        try:
-            answer = attachments.handle(request.body, request.descriptor, repeated=repeated)
-        except CniError as error:
-            return Response(400, error.to_json().encode())
-        except Exception as error:
-            # The executable prints what it gets, and a runtime understands nothing but the error object of CNI.
-            log.exception("CNI call failed, this is a bug")
-            return Response(
-                500, CniError(INTERNAL, f"the agent failed: {type(error).__name__}", str(error)).to_json().encode()
+    finding = loop.create_task(gateway.ensure())
+    try:
+        while not stop.is_set():
+            if finding.done():
+                finding.result()
+                if not status.ready:
+                    status.ready = True
+                    log.info("agent ready", extra={"peers": status.peer_count, "pods": len(attachments.records)})
+                finding = loop.create_task(gateway.ensure())  # it may have to move, when rings were joined
+            # DELs can also be queued while an agent runs: when it was too busy to answer the executable in time.
+            attachments.retry()
+            if attachments.drain_queue(queue):
+                driver.flush()
+            stopping = loop.create_task(stop.wait())
+            await asyncio.wait(
+                {stopping, finding} if not status.ready else {stopping},
+                timeout=_QUEUE_PERIOD_S,
+                return_when=asyncio.FIRST_COMPLETED,
             )
-        finally:
-            driver.flush()  # peers learn of the pod before the runtime does
-        return Response(200, answer.encode())
-
-    return {("POST", "/cni"): cni}
+            stopping.cancel()
+    finally:
+        finding.cancel()

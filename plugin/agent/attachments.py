@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from plugin.agent.store import Record, Store
-from plugin.core import cni
-from plugin.core.allocator import EXPOSE, AddressTakenError, Allocator, Attachment, PoolExhaustedError
+from plugin.core import cni, shares
+from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError, RingAllocator
 from plugin.core.cni import CniError, CniRequest
+from plugin.core.council import Wish
 from plugin.core.errors import MissingError
 from plugin.core.node import Node
+from plugin.core.shares import Share
 from plugin.link import netns, pods
 from plugin.link.netlink import Link, Netlink, NetlinkError
 
@@ -28,6 +30,20 @@ _LABEL_ID_CHARACTERS: Final = 12
 _RECOVERED: Final = "recovered"
 _DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
 _EMPTY: Final = ""
+_SUBNET_PREFIX_MAX: Final = 30
+"""The first and last address of a subnet are not given to pods: a /31 would have none."""
+
+
+class SpaceNeededError(CniError):
+    """The address is not to be had here now; perhaps another member of the ring gives some (`wish`)."""
+
+    def __init__(self, wish: Wish, message: str, details: str) -> None:
+        super().__init__(cni.NO_ADDRESS, message, details)
+        self.wish = wish
+
+
+class NotReadyError(CniError):
+    """The switch has no address yet."""
 
 
 class Attachments:
@@ -37,11 +53,12 @@ class Attachments:
         netlink: A socket in the node's namespace.
         bridge: The switch.
         pod_range: The pod range; pods carry it as their prefix.
-        gateway: The switch's own address.
+        gateway: The switch's own address, or None as long as it has none.
         mtu_bytes: What pods get unless their configuration asks for less.
         allocator: Gives addresses.
         store: Remembers them.
         node: Announces them.
+        others_have: Whether another member of the ring may still have addresses to give.
         now_s: The clock.
         log: Where events go.
     """
@@ -52,22 +69,24 @@ class Attachments:
         netlink: Netlink,
         bridge: Link,
         pod_range: IPv4Network,
-        gateway: IPv4Address,
+        gateway: Callable[[], IPv4Address | None],
         mtu_bytes: int,
-        allocator: Allocator,
+        allocator: RingAllocator,
         store: Store,
         node: Node,
+        others_have: Callable[[], bool],
         now_s: Callable[[], float],
         log: logging.Logger,
     ) -> None:
         self._netlink = netlink
         self._bridge = bridge
         self._range = pod_range
-        self._gateway = gateway
+        self._find_gateway = gateway
         self._mtu_bytes = mtu_bytes
         self._allocator = allocator
         self._store = store
         self._node = node
+        self._others_have = others_have
         self._now_s = now_s
         self._log = log
         self._unfinished: dict[Attachment, Record] = {}
@@ -79,6 +98,13 @@ class Attachments:
     def records(self) -> dict[Attachment, Record]:
         """The attachments of this node, the bridge's own address excepted."""
         return {attachment: record for attachment, record in self._store.records.items() if attachment != EXPOSE}
+
+    @property
+    def _gateway(self) -> IPv4Address:
+        gateway = self._find_gateway()
+        if gateway is None:
+            raise NotReadyError(cni.TRY_AGAIN_LATER, "this node has no addresses yet", "weave status ipam says why")
+        return gateway
 
     def handle(self, body: bytes, netns_fd: int | None, *, repeated: bool = False) -> str:
         """Carry out one call.
@@ -97,7 +123,7 @@ class Attachments:
         """
         request = cni.parse_request(body)
         if repeated and request.command == "ADD" and (unfinished := self.records.get(request.attachment)):
-            self._remove(unfinished)
+            self.remove(unfinished)
         try:
             return self._verbs[request.command](request, netns_fd)
         except CniError as error:
@@ -125,7 +151,7 @@ class Attachments:
             undo.callback(pods.detach, self._netlink, record.host_ifname)
             self._remember(_added(record))
             undo.pop_all()
-        self._node.attach(address, record.mac, record.label)
+        self._announce(record)
         self._log.info(
             "pod attached",
             extra={"pod": record.label, "address": str(address), "interface": record.host_ifname, "mac": record.mac},
@@ -190,11 +216,13 @@ class Attachments:
                 "leave bridge out of the configuration",
             )
         if config.ipam.subnet not in {None, self._range}:
-            raise CniError(
-                cni.UNSUPPORTED_FIELD,
-                f'"ipam.subnet": {config.ipam.subnet} is not the pod range {self._range}',
-                "allocation inside a part of the range is not supported; leave ipam.subnet out",
-            )
+            subnet = config.ipam.subnet
+            if not subnet.subnet_of(self._range) or subnet.prefixlen > _SUBNET_PREFIX_MAX:
+                raise CniError(
+                    cni.INVALID_CONFIG,
+                    f'"ipam.subnet": {subnet} is no part of the pod range {self._range} with room for pods',
+                    f"name a subnet of {self._range}, or leave ipam.subnet out",
+                )
         if len(config.requested_addresses) > 1:
             raise CniError(
                 cni.UNSUPPORTED_FIELD,
@@ -213,12 +241,20 @@ class Attachments:
         return wanted or self._mtu_bytes
 
     def _allocate(self, request: CniRequest) -> IPv4Address:
+        _ = self._gateway  # before anything is done: without one no pod can be complete
         wanted = request.config.requested_addresses
+        subnet = request.config.ipam.subnet
+        within = subnet if subnet not in {None, self._range} else None
         try:
             if not wanted:
-                return self._allocator.allocate(request.attachment, now_s=self._now_s())
+                return self._allocator.allocate(request.attachment, now_s=self._now_s(), within=within)
             self._allocator.claim(request.attachment, wanted[0])
-        except (PoolExhaustedError, AddressTakenError) as error:
+        except PoolExhaustedError as error:
+            raise SpaceNeededError(Wish(within=within), error.message, error.hint) from error
+        except AddressTakenError as error:
+            elsewhere = shares.is_usable(self._range, Share(wanted[0], wanted[0]), wanted[0])
+            if wanted[0] in self._range and elsewhere and not self._allocator.owns(wanted[0]):
+                raise SpaceNeededError(Wish(exact=wanted[0]), error.message, error.hint) from error
             raise CniError(cni.NO_ADDRESS, error.message, error.hint) from error
         return wanted[0]
 
@@ -273,7 +309,7 @@ class Attachments:
         if record is None:
             self._log.info("nothing to detach", extra={"container": request.container_id, "interface": request.ifname})
             return _EMPTY
-        self._remove(record)
+        self.remove(record)
         return _EMPTY
 
     def _recovered(self, request: CniRequest) -> Record | None:
@@ -283,9 +319,10 @@ class Attachments:
         found = (self.records.get((_RECOVERED, name, _RECOVERED)) for name in reversed(names))
         return next((record for record in found if record is not None), None)
 
-    def _remove(self, record: Record) -> None:
+    def remove(self, record: Record) -> None:
+        """Take a pod from the network; what the kernel or the disk refuses is tried again by `retry`."""
         address = IPv4Address(record.address)
-        self._node.detach(address)
+        self._node.detach(address, now_s=self._now_s())
         try:
             pods.detach(self._netlink, record.host_ifname)
             self._store.drop(record.attachment)
@@ -322,11 +359,12 @@ class Attachments:
         for attachment, record in self.records.items():
             network, container_id, ifname = attachment
             if network == request.network and (container_id, ifname) not in request.valid_attachments:
-                self._remove(record)
+                self.remove(record)
         return _EMPTY
 
     def _status(self, _request: CniRequest, _netns_fd: int | None) -> str:
-        if len(self._allocator.held) >= self._allocator.capacity:
+        _ = self._gateway
+        if not self._allocator.free and not self._others_have():
             raise CniError(cni.LIMITED_CONNECTIVITY, f"all {self._allocator.capacity} addresses of this node are held")
         return _EMPTY
 
@@ -345,19 +383,23 @@ class Attachments:
             claimed = self._claim(attachment, record)
             if record.state == "added" and record.host_ifname in found:
                 if claimed:
-                    self._node.attach(IPv4Address(record.address), record.mac, record.label)
+                    self._announce(record)
             else:
                 self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
-                self._remove(record)
+                self.remove(record)
         known = {record.host_ifname for record in recorded.values()}
         for name, address in found.items():
             if name not in known:
                 self._adopt(name, address)
 
+    def _announce(self, record: Record) -> None:
+        self._node.attach(IPv4Address(record.address), record.mac, record.label, now_s=self._now_s())
+
     def _claim(self, attachment: Attachment, record: Record) -> bool:
         """Whether the record's address is its own; one that is somebody else's is never announced."""
         try:
-            self._allocator.claim(attachment, IPv4Address(record.address))
+            # Also when it is not (or no longer) this agent's: a pod that lives has it, and the ring may be behind.
+            self._allocator.claim(attachment, IPv4Address(record.address), adopt=True)
         except AddressTakenError as error:
             self._log.error("address conflict", extra={"pod": record.label, "reason": error.message})
             return False
@@ -377,13 +419,13 @@ class Attachments:
             pods.detach(self._netlink, name)
             return
         self._store.put(record)
-        self._node.attach(address, record.mac, record.label)
+        self._announce(record)
         self._log.warning("pod without a record kept", extra={"interface": name, "address": str(address)})
 
     def retry(self) -> None:
         """Finish the DELs that the disk or the kernel refused; called from time to time."""
         for record in list(self._unfinished.values()):
-            self._remove(record)
+            self.remove(record)
 
     def drain_queue(self, directory: Path) -> int:
         """Carry out the DELs that the executable wrote down while no agent answered; returns how many were done."""

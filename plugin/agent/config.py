@@ -19,8 +19,12 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         node_address: The address by which other nodes reach this one; its interface is the uplink.
         range: The pod range.
         vni: VXLAN network identifier.
-        peers: The addresses of all nodes (this one may be among them).
+        peers: Addresses at which other agents may be found: one that lives is enough, the first of a cluster has none.
+        initial_peers: How many agents are set up together to make the first agreement about addresses: more than half
+            of them must be there. 0: join what exists, never begin. Absent: 1 for an agent without peers, which is
+            then the first, else 0.
         cluster: The cluster's name; agents of different clusters refuse each other.
+        password: What the control messages are sealed with; empty for none. All agents must have the same.
         bridge: The name of the switch.
         uplink: The interface that must have `node_address`; empty for any.
         vxlan_port: UDP port of the overlay.
@@ -36,7 +40,9 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     range: str = "10.32.0.0/12"
     vni: Annotated[int, msgspec.Meta(ge=VNI_MIN, le=VNI_MAX)] = 1
     peers: tuple[str, ...] = ()
+    initial_peers: Annotated[int, msgspec.Meta(ge=0, le=4096)] | None = None
     cluster: Annotated[str, msgspec.Meta(max_length=63)] = "weave"
+    password: str = ""
     bridge: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,15}$")] = "weave"
     uplink: str = ""
     vxlan_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = UDP_PORT
@@ -57,9 +63,16 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return IPv4Network(self.range)
 
     @property
-    def members(self) -> tuple[IPv4Address, ...]:
-        """All nodes, this one included, in order."""
-        return tuple(sorted({self.address, *(IPv4Address(peer) for peer in self.peers)}))
+    def seeds(self) -> tuple[IPv4Address, ...]:
+        """`peers`, parsed, without this node itself."""
+        return tuple(sorted({IPv4Address(peer) for peer in self.peers} - {self.address}))
+
+    @property
+    def founders(self) -> int:
+        """How many make the first agreement; 0 when this agent only joins."""
+        if self.initial_peers is not None:
+            return self.initial_peers
+        return 0 if self.seeds else 1
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -85,7 +98,7 @@ def load_config(path: Path) -> AgentConfig:
         except ValueError:
             raise InputError(f"{path}: {key} must be an IPv4 address, found {text!r}") from None
     network = shares.parse_range(config.range)
-    inside = [str(member) for member in config.members if member in network]
+    inside = [str(address) for address in (config.address, *config.seeds) if address in network]
     if inside:
         raise InputError(
             f"{path}: the pod range {network} contains the node address {inside[0]}",

@@ -1,19 +1,26 @@
-"""What the agent says about itself: the JSON of /status, /report and /endpoints, and the text of /metrics.
+"""What the agent says about itself: the JSON of /status and its parts, of /report, and the text of /metrics.
 
-Keys are documented in docs/reference/agent.md and stay as they are; metric names are Weave's where it has them.
+Keys are documented in docs/reference/agent.md and stay as they are; metric names are Weave's where it has them. The
+tables that `weave status` prints are made from these values by plugin/agent/layouts.py.
 """
 
 import os
 from collections import Counter
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from typing import Any, Final
 
 from plugin.agent.attachments import Attachments
 from plugin.agent.config import AgentConfig
-from plugin.core.allocator import EXPOSE, Allocator
+from plugin.agent.gateway import Gateway
+from plugin.agent.names import bridge_mac
+from plugin.agent.space import Space
+from plugin.agent.targets import Targets
+from plugin.core.allocator import EXPOSE
 from plugin.core.forward import Forwarding
-from plugin.core.membership import PeerState
+from plugin.core.members import Peer, PeerState
 from plugin.core.node import Node
-from plugin.core.shares import Share
+from plugin.core.paths import Path, PathState
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
 
@@ -28,40 +35,57 @@ class Status:
         *,
         config: AgentConfig,
         node: Node,
-        allocator: Allocator,
+        targets: Targets,
         attachments: Attachments,
-        share: Share,
+        space: Space,
+        gateway: Gateway,
+        paths: Callable[[], Mapping[IPv4Address, Path]],
         uplink: Uplink,
         bridge: Link,
         overlay: Link,
         mtu_bytes: int,
-        gateway: str,
     ) -> None:
         self._config = config
         self._node = node
-        self._allocator = allocator
+        self._targets = targets
         self._attachments = attachments
-        self._share = share
+        self._space = space
+        self._gateway = gateway
+        self._find_paths = paths
         self._uplink = uplink
         self._bridge = bridge
         self._overlay = overlay
         self._mtu_bytes = mtu_bytes
-        self._gateway = gateway
         self.ready = False
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers are known."""
+        return len(self._node.peers)
 
     def status(self) -> dict[str, Any]:
         """The short form: is this node ready, and who does it see."""
         config = self._config
+        peers = self.peers()
         return {
             "ready": self.ready,
             "version": VERSION,
             "pid": os.getpid(),
             "name": config.name,
+            "peer": bridge_mac(config.cluster, config.name),
+            "uid": self._node.me.uid,
             "cluster": config.cluster,
             "node_address": config.node_address,
+            "control_port": config.control_port,
+            "password": bool(config.password),
             "range": config.range,
-            "share": str(self._share),
-            "bridge": {"name": self._bridge.name, "address": self._gateway, "mac": self._bridge.mac},
+            "targets": [str(target) for target in self._targets.addresses],
+            "bridge": {
+                "name": self._bridge.name,
+                "address": None if self._gateway.address is None else str(self._gateway.address),
+                "exposed": not self._gateway.hidden,
+                "mac": self._bridge.mac,
+            },
             "overlay": {
                 "device": self._overlay.name,
                 "kind": "vxlan",
@@ -71,22 +95,77 @@ class Status:
                 "uplink": self._uplink.name,
                 "uplink_mtu": self._uplink.mtu_bytes,
             },
-            "peers": self.peers(),
-            "pods": sum(attachment != EXPOSE for attachment in self._allocator.held),
+            "peers": peers,
+            "connections": Counter(peer["state"] for peer in peers),
+            "ipam": self.ipam(),
+            "pods": sum(attachment != EXPOSE for attachment in self._node.allocator.held),
             "endpoints": len(self._node.located()),
+            "digest": f"{self._node.digest:016x}",
+            "unconfirmed": self._node.unconfirmed,
         }
 
     def peers(self) -> list[dict[str, Any]]:
         """Every peer as this agent sees it."""
-        return [
-            {
-                "name": peer.name,
-                "address": str(peer.address),
-                "state": peer.state.value,
-                "reason": peer.reason,
-            }
-            for peer in self._node.peers.values()
-        ]
+        paths = self._find_paths()
+        return [self._peer(peer, paths.get(peer.address)) for peer in self._node.peers.values()]
+
+    def _peer(self, peer: Peer, path: Path | None) -> dict[str, Any]:
+        state, reason = peer.state, peer.reason
+        if state is PeerState.ESTABLISHED and path is not None and path.state is PathState.DOWN:
+            state, reason = PeerState.FAILED, path.reason
+        elif not reason and path is not None:
+            reason = path.reason
+        return {
+            "name": peer.name,
+            "peer": bridge_mac(self._config.cluster, peer.name) if peer.name else "",
+            "uid": peer.uid,
+            "address": str(peer.address),
+            "state": state.value,
+            "reason": reason,
+            "via": peer.via,
+            "outbound": peer.address in self._node.seeds,
+            "control": peer.state.value,
+            "path": None
+            if path is None
+            else {
+                "state": path.state.value,
+                "reason": path.reason,
+                "mtu": path.mtu_bytes,
+                "rtt_ms": None if path.rtt_s is None else round(path.rtt_s * 1000, 3),
+            },
+        }
+
+    def ipam(self) -> dict[str, Any]:
+        """Who owns what, and what waits for what."""
+        council, allocator = self._node.council, self._node.allocator
+        total = self._config.network.num_addresses
+        return {
+            "status": council.status(),
+            "range": self._config.range,
+            "addresses": total,
+            "ring": council.ring_id,
+            "epoch": council.epoch,
+            "seats": [
+                {"uid": uid, "name": seat.name, "address": str(seat.address)}
+                for uid, seat in sorted(council.seats.items(), key=lambda item: item[1].name)
+            ],
+            "owned": [str(share) for share in allocator.shares],
+            "capacity": allocator.capacity,
+            "held": len(allocator.held),
+            "pending": self._space.pending,
+            "owners": [
+                {
+                    "uid": one.uid,
+                    "name": one.name,
+                    "peer": bridge_mac(self._config.cluster, one.name),
+                    "addresses": one.addresses,
+                    "percent": round(100 * one.addresses / total, 1),
+                    "self": one.uid == self._node.me.uid,
+                    "trouble": one.state,
+                }
+                for one in council.holdings()
+            ],
+        }
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Who is where, all nodes."""
@@ -101,9 +180,31 @@ class Status:
             for address, place in sorted(self._node.located().items())
         ]
 
+    def attachments(self) -> list[dict[str, Any]]:
+        """The pods of this node, and the switch's own address."""
+        own = self._gateway.address
+        exposed = [] if own is None or self._gateway.hidden else [("weave:expose", self._bridge.mac, str(own))]
+        return [
+            *({"id": name, "mac": mac, "addresses": [f"{address}/{self._prefix}"]} for name, mac, address in exposed),
+            *(
+                {
+                    "id": record.container_id,
+                    "mac": record.mac,
+                    "addresses": [f"{record.address}/{self._prefix}"],
+                    "label": record.label,
+                }
+                for record in self._attachments.records.values()
+            ),
+        ]
+
+    @property
+    def _prefix(self) -> int:
+        return self._config.network.prefixlen
+
     def report(self, forwarding: Forwarding) -> dict[str, Any]:
         """The long form, with the forwarding entries as the kernel has them."""
         counters = self._node.counters
+        members = self._node.members
         return self.status() | {
             "attachments": [
                 {
@@ -119,41 +220,129 @@ class Status:
                 for record in self._attachments.records.values()
             ],
             "endpoint_list": self.endpoints(),
-            "ipam": {"capacity": self._allocator.capacity, "held": len(self._allocator.held)},
+            "members": [
+                {
+                    "name": member.name,
+                    "uid": member.uid,
+                    "address": str(member.address),
+                    "life": member.life,
+                    "incarnation": member.incarnation,
+                    "state": member.state.name.lower(),
+                }
+                for member in members.everybody()
+            ],
+            "broken_links": [[link.origin, link.target] for link in self._node.links.all if link.broken],
+            "ring_segments": [
+                {"range": str(segment), "owner": segment.owner, "version": segment.version}
+                for segment in self._node.council.ring.segments
+            ],
             "forwarding": {
                 "flood": sorted(str(node) for node in forwarding.flood),
                 "remote": {mac: str(node) for mac, node in sorted(forwarding.remote.items())},
                 "neighbours": {str(address): mac for address, mac in sorted(forwarding.neighbours.items())},
             },
-            "control": {"received": counters.received, "sent": counters.sent, "rejected": counters.rejected},
+            "control": {
+                "received": counters.received,
+                "sent": counters.sent,
+                "received_bytes": counters.received_bytes,
+                "sent_bytes": counters.sent_bytes,
+                "exchanges": counters.calls,
+                "rejected": counters.rejected,
+            },
         }
 
     def metrics(self) -> str:
         """Prometheus' text format 0.0.4."""
-        states = Counter(peer.state for peer in self._node.peers.values())
-        counters = self._node.counters
-        lines = [
-            "# HELP weave_connections Number of peer connections.",
-            "# TYPE weave_connections gauge",
-            *(f'weave_connections{{state="{state.value}",type="fastdp"}} {states[state]}' for state in PeerState),
-            "# HELP weave_ips Number of IP addresses.",
-            "# TYPE weave_ips gauge",
-            f'weave_ips{{state="local-used"}} {len(self._allocator.held)}',
-            "# HELP weave_max_ips Size of IP address space used by allocator.",
-            "# TYPE weave_max_ips gauge",
-            f"weave_max_ips {self._config.network.num_addresses}",
-            "# HELP weave_endpoints Number of pods and bridges known, all nodes.",
-            "# TYPE weave_endpoints gauge",
-            f"weave_endpoints {len(self._node.located())}",
-            "# HELP weave_control_messages_total Control datagrams.",
-            "# TYPE weave_control_messages_total counter",
-            f'weave_control_messages_total{{direction="received"}} {counters.received}',
-            f'weave_control_messages_total{{direction="sent"}} {counters.sent}',
-            "# HELP weave_control_rejected_total Control datagrams that were refused.",
-            "# TYPE weave_control_rejected_total counter",
-            *(
-                f'weave_control_rejected_total{{reason="{reason}"}} {count}'
-                for reason, count in counters.rejected.items()
+        peers = self.peers()
+        states = Counter(peer["state"] for peer in peers)
+        counters, allocator, council = self._node.counters, self._node.allocator, self._node.council
+        holdings = council.holdings()
+        unreachable = [one for one in holdings if one.state]
+        total = self._config.network.num_addresses
+        lost = sum(one.addresses for one in unreachable)
+        round_trips = [peer for peer in peers if peer["path"] is not None and peer["path"]["rtt_ms"] is not None]
+        families: list[tuple[str, str, str, list[tuple[str, float]]]] = [
+            (
+                "weave_connections",
+                "gauge",
+                "Number of peer-to-peer connections.",
+                [
+                    (f'{{state="{state.value}",type="fastdp",encryption=""}}', states[state.value])
+                    for state in PeerState
+                ],
+            ),
+            (
+                "weave_ips",
+                "gauge",
+                "Number of IP addresses.",
+                [('{state="local-used"}', len(allocator.held)), ('{state="local-owned"}', allocator.capacity)],
+            ),
+            ("weave_max_ips", "gauge", "Size of IP address space used by allocator.", [("", total)]),
+            (
+                "weave_ipam_unreachable_count",
+                "gauge",
+                "Number of owners of addresses that are unreachable.",
+                [("", len(unreachable))],
+            ),
+            (
+                "weave_ipam_unreachable_percentage",
+                "gauge",
+                "Percentage of all IP addresses owned by unreachable peers.",
+                [("", round(100 * lost / total, 2))],
+            ),
+            (
+                "weave_ipam_pending_allocates",
+                "gauge",
+                "Number of callers that wait for an address.",
+                [("", self._space.pending)],
+            ),
+            ("weave_ipam_epoch", "gauge", "How many decrees the ring has seen.", [("", council.epoch)]),
+            (
+                "weave_endpoints",
+                "gauge",
+                "Number of pods and bridges known, all nodes.",
+                [("", len(self._node.located()))],
+            ),
+            (
+                "weave_endpoints_unconfirmed_peers",
+                "gauge",
+                "Number of peers that have not confirmed this node's newest endpoints.",
+                [("", self._node.unconfirmed)],
+            ),
+            (
+                "weave_convergence_seconds",
+                "gauge",
+                "How long the last change of this node's endpoints took until every peer had confirmed it.",
+                [("", self._node.convergence_s)],
+            ),
+            (
+                "weave_path_round_trip_seconds",
+                "gauge",
+                "Round trip through the overlay to a peer's bridge, the last probe that was answered.",
+                [(f'{{peer="{peer["name"]}"}}', peer["path"]["rtt_ms"] / 1000) for peer in round_trips],
+            ),
+            (
+                "weave_control_messages_total",
+                "counter",
+                "Control datagrams.",
+                [('{direction="received"}', counters.received), ('{direction="sent"}', counters.sent)],
+            ),
+            (
+                "weave_control_bytes_total",
+                "counter",
+                "Bytes of control datagrams and exchanges.",
+                [('{direction="received"}', counters.received_bytes), ('{direction="sent"}', counters.sent_bytes)],
+            ),
+            ("weave_control_exchanges_total", "counter", "Exchanges begun by this agent.", [("", counters.calls)]),
+            (
+                "weave_control_rejected_total",
+                "counter",
+                "Control messages that were refused.",
+                [(f'{{reason="{reason}"}}', count) for reason, count in counters.rejected.items()],
             ),
         ]
+        lines = []
+        for name, kind, text, values in families:
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+            lines += [f"{name}{labels} {round(value, 6)}" for labels, value in values]
         return "\n".join(lines) + "\n"

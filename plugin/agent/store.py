@@ -9,12 +9,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from plugin.core.allocator import Attachment
+from plugin.core.allocator import EXPOSE, Attachment
 from plugin.core.errors import InputError, MissingError
 
 _COMPACT_FACTOR: Final = 4
@@ -43,6 +44,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _Line(msgspec.Struct, omit_defaults=True):
     put: Record | None = None
     drop: Attachment | None = None
+
+
+class _Identity(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str
+    name: str
+    range: str
 
 
 class Loaded(msgspec.Struct):
@@ -141,13 +148,106 @@ class Store:
         except (OSError, ValueError):
             last = 0  # the first life, or a damaged file: then the clock has to do
         life = max(now_ns, last + 1)
+        self._replace(path, f"{life}\n".encode())
+        return life
+
+    def identity(self, name: str, pod_range: str) -> str:
+        """Who this agent is: 16 hex digits that came with this disk, new for another name or another range.
+
+        Raises:
+            InputError: The range was changed under pods that hold addresses.
+            MissingError: It cannot be written.
+        """
+        path = self._path.with_name("identity.json")
+        try:
+            known = msgspec.json.decode(path.read_bytes(), type=_Identity)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            known = None  # the first start, or a damaged file: then it is another agent
+        if known is not None and (known.name, known.range) == (name, pod_range):
+            return known.uid
+        pods = [record for attachment, record in self._records.items() if attachment != EXPOSE]
+        if known is not None and known.range != pod_range:
+            if pods:
+                raise InputError(
+                    f"the pod range was changed from {known.range} to {pod_range}, and {len(pods)} pods of this node "
+                    f"hold addresses of the old one, the first is {pods[0].label} with {pods[0].address}",
+                    hint="restore the old range in the configuration, delete the pods of this node, then change it",
+                )
+            for attachment in self.records:
+                self.drop(attachment)
+        self._set_aside(self._ring_path)
+        made = _Identity(uid=secrets.token_hex(8), name=name, range=pod_range)
+        self._replace(path, msgspec.json.encode(made) + b"\n")
+        return made.uid
+
+    def read_ring(self) -> bytes | None:
+        """What `write_ring` wrote last, or None."""
+        try:
+            return self._ring_path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_ring(self, data: bytes) -> None:
+        """Remember what is agreed about addresses, durably.
+
+        Raises:
+            MissingError: The disk is full or read-only; the old text stands.
+        """
+        self._replace(self._ring_path, data)
+
+    def ring_damaged(self) -> Path:
+        """The ring on the disk makes no sense: set it aside and be a new agent with the next `identity`."""
+        self._path.with_name("identity.json").unlink(missing_ok=True)
+        return self._set_aside(self._ring_path)
+
+    def read_targets(self) -> bytes | None:
+        """What `write_targets` wrote last, or None."""
+        try:
+            return self._path.with_name("targets.json").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_targets(self, data: bytes) -> None:
+        """Remember at which addresses other agents are looked for, when somebody changed them.
+
+        Raises:
+            MissingError: It cannot be written.
+        """
+        self._replace(self._path.with_name("targets.json"), data)
+
+    def wipe(self) -> None:
+        """Forget everything: this agent leaves for good."""
+        for name in ("identity.json", "targets.json", self._ring_path.name, "incarnation"):
+            self._path.with_name(name).unlink(missing_ok=True)
+        for attachment in self.records:
+            self.drop(attachment)
+
+    @property
+    def _ring_path(self) -> Path:
+        return self._path.with_name("ring.json")
+
+    def _set_aside(self, path: Path) -> Path:
+        aside = path.with_suffix(".old")
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(aside)
+        return aside
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        """A file as a whole, old or new, also after a power cut."""
         temporary = path.with_suffix(".new")
         try:
-            temporary.write_text(f"{life}\n", encoding="ascii")
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
             temporary.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise _unwritable(path, error) from error
-        return life
+        self._sync_directory()
 
     def close(self) -> None:
         """Release the file and the directory."""

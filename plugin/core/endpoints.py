@@ -91,6 +91,10 @@ class Directory:
         self._set_own(others)
         return True
 
+    def relive(self, incarnation: int) -> None:
+        """This agent is in another life than it was told first: its table counts as new."""
+        self._own = Table(incarnation, self._own.version, self._own.endpoints)
+
     def replace(self, node: IPv4Address, table: Table) -> None:
         """A peer told its whole table."""
         for endpoint in table.endpoints:

@@ -4,7 +4,8 @@ Shares are equal up to the alignment (Weave's recursive halving gives three node
 them from the same two values, the range and the list of members, so no two agents can think that they own the same
 address; `seed` condenses these values, and agents with different seeds refuse each other (plugin/core/node.py).
 
-Replaced by the ring when membership becomes automatic; nothing outside `plugin.agent.app` knows this module.
+The ring (plugin/core/ring.py) takes the place of `split` and `seed` when membership is automatic. It shares with them
+where equal parts begin (`edges`); the allocator, which addresses of a part may be given away.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,11 +73,9 @@ def split(network: IPv4Network, members: Sequence[IPv4Address]) -> dict[IPv4Addr
     if not owners:
         raise InputError("a pod range needs at least one member to belong to")
     size = network.num_addresses
-    step = ALIGNMENT if size // len(owners) >= 16 * ALIGNMENT else 1
-    base = int(network.network_address)
-    edges = [base + size * position // len(owners) // step * step for position in range(len(owners))] + [base + size]
+    cuts = edges(network, len(owners))
     parts = {
-        owner: Share(IPv4Address(edges[position]), IPv4Address(max(edges[position], edges[position + 1] - 1)))
+        owner: Share(IPv4Address(cuts[position]), IPv4Address(max(cuts[position], cuts[position + 1] - 1)))
         for position, owner in enumerate(owners)
     }
     if size < len(owners) or min(count_usable(network, part) for part in parts.values()) < 2:
@@ -85,6 +84,13 @@ def split(network: IPv4Network, members: Sequence[IPv4Address]) -> dict[IPv4Addr
             hint="every node needs one for its bridge and one for a pod: use a larger range",
         )
     return parts
+
+
+def edges(network: IPv4Network, count: int) -> list[int]:
+    """Where `count` equal parts of the range begin, and behind them where the range ends (as numbers)."""
+    size, base = network.num_addresses, int(network.network_address)
+    step = ALIGNMENT if size // count >= 16 * ALIGNMENT else 1
+    return [base + size * position // count // step * step for position in range(count)] + [base + size]
 
 
 def usable(network: IPv4Network, share: Share) -> Iterator[IPv4Address]:
@@ -105,9 +111,8 @@ def usable(network: IPv4Network, share: Share) -> Iterator[IPv4Address]:
 
 def count_usable(network: IPv4Network, share: Share) -> int:
     """How many addresses `usable` yields, without walking through a million of them."""
-    edges = sum(share.first <= edge <= share.last for edge in (network.network_address, network.broadcast_address))
     if network.prefixlen >= 24:
-        return share.size - edges
+        return share.size - sum(edge in share for edge in (network.network_address, network.broadcast_address))
     first, last = int(share.first), int(share.last)
     # Addresses that end in .0 or .255; the two edges of the range are among them.
     return share.size - (_multiples(first, last) + _multiples(first + 1, last + 1))

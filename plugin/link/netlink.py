@@ -8,10 +8,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Self
+from typing import Final, Self
 
 from plugin.link import constants as c
 from plugin.link import netns, rtnl
@@ -41,15 +41,23 @@ class Link:
     vxlan_port: int | None = None
 
 
+BATCH_MAX: Final = 256
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A neighbour or forwarding entry: `address` is the neighbour's, or the remote node of a VXLAN entry."""
+    """A neighbour or forwarding entry: `address` is the neighbour's, or the remote node of a VXLAN entry.
+
+    `unused_s` is for how long no packet has used it; infinity when the kernel does not say.
+    """
 
     index: int
     mac: str
     address: IPv4Address | None
     permanent: bool
     master: bool
+    unused_s: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +113,15 @@ def _neighbour_entry(body: bytes) -> Neighbour:
     index, state, flags = struct.unpack_from("iHB", body, 4)
     found = _attributes(body, 12)
     address = found.get(c.NDA_DST)
+    cache = found.get(c.NDA_CACHEINFO, b"")
     return Neighbour(
         index=index,
         mac=_colons(found.get(c.NDA_LLADDR, b"")),
         address=IPv4Address(address) if address is not None and len(address) == 4 else None,
         permanent=bool(state & (c.NUD_PERMANENT | c.NUD_NOARP)),
         master=bool(flags & c.NTF_MASTER) or c.NDA_MASTER in found,
+        # struct nda_cacheinfo: confirmed, used, updated, refcnt, in clock ticks (USER_HZ)
+        unused_s=struct.unpack_from("II", cache)[1] / _TICKS_PER_S if len(cache) >= 16 else float("inf"),
     )
 
 
@@ -170,9 +181,18 @@ class Netlink:
             raise NetlinkError(error.errno, f"{subject}{error.strerror}{where}")
 
     def attempt(self, *messages: bytes) -> list[tuple[int, OSError]]:
-        """Send all messages at once; the refusals come back as (position of the message, error), in order."""
-        if not messages:
-            return []
+        """Send all messages; the refusals come back as (position of the message, error), in order.
+
+        They go at once, or in parts of BATCH_MAX: a send that is larger than the socket's buffer is refused (EMSGSIZE),
+        and so many answers would not fit either.
+        """
+        refusals: list[tuple[int, OSError]] = []
+        for start in range(0, len(messages), BATCH_MAX):
+            part = self._attempt_part(messages[start : start + BATCH_MAX])
+            refusals += [(start + position, error) for position, error in part]
+        return refusals
+
+    def _attempt_part(self, messages: Sequence[bytes]) -> list[tuple[int, OSError]]:
         first = self._sequence + 1
         self._sequence += len(messages)
         batch = bytearray()

@@ -4,7 +4,9 @@ plugin/core/forward.py decides the entries; here they are read and written. Noth
 """
 
 import errno
+from collections.abc import Collection
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import InputError, MissingError
@@ -52,6 +54,36 @@ def ensure_overlay(netlink: Netlink, *, bridge: Link, vni: int, local: IPv4Addre
         what=f"set up {name}",
     )
     return link
+
+
+def nodes_sent_to(
+    netlink: Netlink, overlay: Link, *, within_s: float, except_macs: Collection[str]
+) -> set[IPv4Address]:
+    """The nodes to which frames have gone within the last seconds, as the device's entries say.
+
+    Args:
+        netlink: A socket in the node's namespace.
+        overlay: The device.
+        within_s: How long ago at most.
+        except_macs: Entries that do not count (those of bridges, which are used by our own probes).
+    """
+    return {
+        entry.address
+        for entry in netlink.fdb()
+        if entry.index == overlay.index
+        and entry.address is not None
+        and entry.unused_s <= within_s
+        and entry.mac not in except_macs
+        and entry.mac != rtnl.ZERO_MAC
+    }
+
+
+def packets_sent(overlay: Link) -> int | None:
+    """How many packets the device has sent since it was made; None when the kernel does not say."""
+    try:
+        return int(Path("/sys/class/net", overlay.name, "statistics/tx_packets").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def device_name(port: int) -> str:

@@ -2,7 +2,7 @@
 
 import errno
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from plugin.core.errors import InputError, MissingError
 from plugin.core.vxlan import overlay_mtu
@@ -98,3 +98,17 @@ def ensure_address(netlink: Netlink, link: Link, interface: IPv4Interface) -> No
             netlink.request(rtnl.address_del(index, found), what=f"remove {found} from {link.name}")
     if (link.index, interface) not in netlink.addresses():
         netlink.request(rtnl.address_add(link.index, interface), what=f"give {interface} to {link.name}")
+
+
+def remove_address(netlink: Netlink, link: Link, interface: IPv4Interface) -> None:
+    """The link has this address no longer."""
+    if (link.index, interface) in netlink.addresses():
+        netlink.request(rtnl.address_del(link.index, interface), what=f"remove {interface} from {link.name}")
+
+
+def overlapping_route(netlink: Netlink, network: IPv4Network, *, except_link: int) -> IPv4Network | None:
+    """A route of this node that leads to some of `network`, or all of it, by another link; None when there is none."""
+    for route in netlink.routes():
+        if route.index != except_link and route.destination.prefixlen > 0 and route.destination.overlaps(network):
+            return route.destination
+    return None

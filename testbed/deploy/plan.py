@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import plugin
 from plugin.cni import executable_bytes
 from plugin.core.errors import InputError
+from plugin.tool import executable_bytes as tool_bytes
 from testbed.model import Topology
 from testbed.underlay import UnderlayPlan
 
@@ -25,6 +26,9 @@ TEMPLATES: Final = Path(__file__).resolve().parents[2] / "templates"
 
 CONFIG_PATH: Final = "/etc/weave/agent.json"
 LOG_PATH: Final = "/var/log/weave/agent.log"
+TOOLS_PATH: Final = "/opt/weave/bin"
+"""Where the command `weave` is on a node; `weavelab exec` and the prompt find it there."""
+
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -80,9 +84,13 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
     """
     environment = _environment()
     nodes = [underlay.host(name) for name in topology.nodes]
-    peers = [str(node.uplink.address.ip) for node in nodes]
+    # One address is all that an agent is told of the others; the first of them is told none.
+    first = str(nodes[0].uplink.address.ip)
     executable = DeployFile(
         path="/opt/cni/bin/weave-net", content=executable_bytes(str(interpreter)), mark=b"weave-net", mode=0o755
+    )
+    tool = DeployFile(
+        path=f"{TOOLS_PATH}/weave", content=tool_bytes(str(interpreter)), mark=b"weave: ask this node", mode=0o755
     )
     chain = DeployFile(
         path="/etc/cni/net.d/10-weave.conflist", content=_render("10-weave.conflist.j2").encode(), mark=b'"weave-net"'
@@ -96,10 +104,12 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
             uplink=node.uplink.ifname,
             range=topology.network.range,
             vni=topology.network.vni,
-            peers=peers,
+            peers=[] if node is nodes[0] else [first],
+            initial_peers=len(nodes),
             cluster=cluster,
         )
-        files = (executable, chain, DeployFile(path=CONFIG_PATH, content=config.encode(), mark=b'"api_socket"'))
+        settings = DeployFile(path=CONFIG_PATH, content=config.encode(), mark=b'"api_socket"')
+        files = (executable, chain, settings, tool)
         plans.append(DeployPlan(node=node.name, files=files, agent=agent_service(environment)))
     return plans
 
@@ -109,6 +119,11 @@ def agent_service(environment: Mapping[str, str]) -> Service:
     # -P: the working directory is no place to find modules in.
     argv = (sys.executable, "-P", "-m", "plugin.agent", "--config", CONFIG_PATH)
     return Service(argv=argv, environment=environment, log=LOG_PATH)
+
+
+def agent_service_of() -> Service:
+    """How any node's agent is started here."""
+    return agent_service(_environment())
 
 
 def _environment() -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Final
 
 from plugin.core.errors import WeaveError
 from testbed import space as spaces
+from testbed.deploy.plan import TOOLS_PATH
 from testbed.space import Completed, Space
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -139,7 +140,8 @@ def exec_argv(command: str | Sequence[str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # The tools' English output is what we parse and what the documentation shows.
-    return {**os.environ, "LC_ALL": "C", "LANGUAGE": ""}
+    path = f"{os.environ.get('PATH', os.defpath)}:{TOOLS_PATH}"
+    return {**os.environ, "PATH": path, "LC_ALL": "C", "LANGUAGE": ""}
 
 
 def describe_end(completed: Completed) -> str:

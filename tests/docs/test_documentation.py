@@ -242,12 +242,15 @@ def test_the_reference_of_the_agent_lists_its_configuration() -> None:
 
 
 def test_the_reference_of_the_agent_lists_its_metrics() -> None:
-    exposed = set(re.findall(r"# TYPE (\w+)", (ROOT / "plugin/agent/status.py").read_text()))
+    exposed = set(re.findall(r'^ +\(?"(weave_\w+)",', (ROOT / "plugin/agent/status.py").read_text(), re.MULTILINE))
+    exposed |= set(re.findall(r'\("(weave_\w+)",', (ROOT / "plugin/agent/status.py").read_text()))
     assert first_cells("docs/reference/agent.md", "Metrics") == exposed
 
 
 def test_the_reference_of_the_agent_lists_its_requests() -> None:
-    served = re.findall(r'\("(GET|POST)", "(/\w+)"\)', (ROOT / "plugin/agent/app.py").read_text())
+    code = (ROOT / "plugin/agent/routes.py").read_text()
+    served = set(re.findall(r'\("(GET|POST)", "(/[\w/]+)"\)', code))
+    served |= {("POST", f"/{verb}") for verb in re.findall(r"actions\.(\w+)", code)}
     assert first_cells("docs/reference/agent.md", "API") == {f"{method} {path}" for method, path in served}
 
 
@@ -263,6 +266,8 @@ def test_the_reference_of_the_agent_lists_its_log_events() -> None:
                 and "log" in ast.unparse(node.func.value)
             ):
                 logged.add(ast.literal_eval(node.args[0]))
+    for file in (ROOT / "plugin/core").glob("*.py"):
+        logged |= set(re.findall(r'Noted\(\s*"([^"]+)"', file.read_text()))
     assert first_cells("docs/reference/agent.md", "Log") == logged
 
 

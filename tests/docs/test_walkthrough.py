@@ -129,9 +129,11 @@ def test_a_command_in_the_documentation_works(page: str, line: str) -> None:
 
 def test_pods_talk_on_while_an_agent_is_dead_as_the_page_on_crashes_says() -> None:
     page = (ROOT / "docs/architecture/crashes.md").read_text()
-    assert "sudo kill -9 $(sudo ip netns pids two-nodes-node1)" in page
-    pids = subprocess.run(["ip", "netns", "pids", f"{LAB}-node1"], capture_output=True, text=True, check=True)
-    (pid,) = pids.stdout.split()  # the agent and nothing else lives in the node's network
-    os.kill(int(pid), 9)
+    for command in ("agent kill node1", "agent start node1", "agent restart node1 --lose-disk"):
+        assert f"sudo .venv/bin/weavelab {command}\n" in page
+    assert weavelab("agent", "kill", "node1", "--lab", LAB).returncode == 0
     assert weavelab("exec", "--lab", LAB, "red", "--", "ping", "-c2", "-i0.2", "10.40.0.2").returncode == 0
     assert weavelab("status", LAB).returncode == 1
+    assert weavelab("agent", "start", "node1", "--lab", LAB).returncode == 0
+    assert weavelab("agent", "restart", "node1", "--lose-disk", "--lab", LAB).returncode == 0
+    assert weavelab("exec", "--lab", LAB, "red", "--", "ping", "-c2", "-i0.2", "10.40.0.2").returncode == 0

@@ -20,6 +20,10 @@ pytestmark = [
 ]
 DOCUMENT = Path(ROOT, "docs", "reference", "agent.md").read_text(encoding="utf-8")
 PUBLIC = ("127.0.0.1", 6784)
+READABLE = [
+    "/endpoints", "/metrics", "/ps", "/report", "/status", "/status/connections", "/status/endpoints", "/status/ipam",
+    "/status/peers", "/status/targets",
+]  # fmt: skip
 
 
 def documented(heading: str) -> set[str]:
@@ -62,7 +66,11 @@ def test_both_listeners_tell_the_documented_keys(cluster: Cluster) -> None:
 def test_tcp_only_reads(cluster: Cluster) -> None:
     cluster.start(1)
     status, text = over_tcp(cluster, "POST /cni HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\n\r\nADD")
-    assert (status, json.loads(text)["known"]) == (404, ["/endpoints", "/metrics", "/report", "/status"])
+    assert (status, json.loads(text)["known"]) == (404, READABLE)
+    for verb in ("connect", "forget", "rmpeer", "reset", "expose", "hide"):
+        request = f"POST /{verb} HTTP/1.1\r\nHost: w\r\nContent-Length: 2\r\n\r\n{{}}"
+        assert over_tcp(cluster, request)[0] == 404, verb
+    assert [over_tcp(cluster, get(path))[0] for path in READABLE] == [200] * len(READABLE)
 
 
 def test_what_is_too_large_or_no_call_is_answered_and_forgotten(cluster: Cluster) -> None:

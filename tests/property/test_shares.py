@@ -1,4 +1,4 @@
-"""Laws of shares and of the allocator's count."""
+"""Laws of shares: what is cut, what may be given away and how much that is."""
 
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugin.core import shares
-from plugin.core.allocator import ShareAllocator
 from plugin.core.shares import Share
 
 GATE = settings(max_examples=80, deadline=None)
@@ -45,5 +44,31 @@ def test_the_count_of_usable_addresses_is_the_length_of_their_list(network, data
     last = data.draw(st.integers(first, size - 1))
     share = Share(network[first], network[last])
     listed = list(shares.usable(network, share))
-    assert ShareAllocator(network, share).capacity == len(listed)
+    assert shares.count_usable(network, share) == len(listed)
     assert all(shares.is_usable(network, share, address) for address in listed)
+    left_out = {address for address in (share.first, share.last) if address not in listed}
+    assert not any(shares.is_usable(network, share, address) for address in left_out)
+
+
+@GATE
+@given(networks(), st.data())
+def test_edges_cut_the_range_into_equal_parts_at_readable_addresses(network, data) -> None:
+    size = network.num_addresses
+    count = data.draw(st.integers(1, min(size, 3000)))
+    cuts = shares.edges(network, count)
+    assert len(cuts) == count + 1
+    assert (cuts[0], cuts[-1]) == (int(network.network_address), int(network.broadcast_address) + 1)
+    sizes = [right - left for left, right in pairwise(cuts)]
+    assert min(sizes) >= 1
+    large = size // count >= 16 * shares.ALIGNMENT
+    assert max(sizes) - min(sizes) <= (shares.ALIGNMENT if large else 1)
+    assert not large or all(cut % shares.ALIGNMENT == 0 for cut in cuts)
+
+
+@GATE
+@given(networks(), MEMBERS)
+def test_a_split_begins_and_ends_where_the_edges_are(network, members) -> None:
+    members = members[: max(1, network.num_addresses // 6)]
+    cuts = shares.edges(network, len(members))
+    in_order = sorted(shares.split(network, members).items())
+    assert [(int(share.first), int(share.last) + 1) for _, share in in_order] == list(pairwise(cuts))

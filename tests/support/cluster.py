@@ -73,7 +73,7 @@ class Cluster:
         directory.mkdir(exist_ok=True)
         config = {
             "name": f"node{number}", "node_address": f"192.168.56.{10 + number}",
-            "peers": ["192.168.56.11", "192.168.56.12"], "api_socket": str(directory / "weave.sock"),
+            "peers": [] if number == 1 else ["192.168.56.11"], "api_socket": str(directory / "weave.sock"),
             "state_directory": str(directory / "state"),
         }  # fmt: skip
         (directory / "agent.json").write_text(json.dumps(config | other))

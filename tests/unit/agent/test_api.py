@@ -82,7 +82,7 @@ def test_what_is_no_http_is_answered_400(tmp_path: Path) -> None:
 def test_a_handler_that_fails_is_a_500_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     failed, refused = served(tmp_path, get("/fail"), get("/refuse"))
     assert (failed[0], refused[0]) == (500, 500)
-    assert json.loads(refused[1]) == {"error": "no", "hint": "later"}
+    assert json.loads(refused[1]) == {"error": "no", "hint": "later", "exit_code": 1}
     assert "ZeroDivisionError" in caplog.text
 
 

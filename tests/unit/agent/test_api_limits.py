@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TypeAlias
@@ -15,9 +15,11 @@ import pytest
 
 from plugin.agent import api
 from plugin.agent.api import Limits, Request, Response, Server, tcp_listener, unix_listener
-from plugin.agent.app import _acting, _reading
+from plugin.agent.attachments import NotReadyError, SpaceNeededError
+from plugin.agent.routes import acting, reading
 from plugin.core.cni import BODY_BYTES_MAX
 from plugin.core.cni_types import CniError
+from plugin.core.council import Wish
 from plugin.core.errors import InputError
 
 LOG = logging.getLogger("test-api")
@@ -149,20 +151,32 @@ def test_a_caller_that_goes_away_stops_nothing(tmp_path: Path) -> None:
 
 # --- the two listeners -------------------------------------------------------------------------------------------------
 class FakeStatus(SimpleNamespace):
-    def status(self) -> dict[str, bool]:
-        return {"ready": self.ready}
+    def status(self) -> dict[str, object]:
+        return {
+            "ready": self.ready,
+            "peers": [],
+            "ipam": {"owners": [], "status": "awaiting"},
+            "targets": ["192.0.2.1"],
+        }
 
     def endpoints(self) -> list[str]:
         return []
 
+    def attachments(self) -> list[str]:
+        return []
+
     def report(self, forwarding: object) -> dict[str, object]:
-        return {"forwarding": forwarding}
+        return {"forwarding": forwarding, "members": ["node1"]}
 
     def metrics(self) -> str:
         return "weave_ips 1\n"
 
 
-READING = _reading(FakeStatus(ready=True), SimpleNamespace(observe=dict))
+READING = reading(FakeStatus(ready=True), SimpleNamespace(observe=dict))
+PATHS = [
+    "/endpoints", "/metrics", "/ps", "/report", "/status", "/status/connections", "/status/endpoints", "/status/ipam",
+    "/status/peers", "/status/targets",
+]  # fmt: skip
 
 
 def get(path: str) -> bytes:
@@ -170,16 +184,32 @@ def get(path: str) -> bytes:
 
 
 def test_the_tcp_listener_only_reads() -> None:
-    paths = ["/status", "/report", "/endpoints", "/metrics"]
-    answers = served(tcp_listener("127.0.0.1:0"), READING, *map(get, paths), post(b"x", "/cni"), post(b"", "/status"))
-    assert [status for status, _ in answers] == [200, 200, 200, 200, 404, 404]
-    assert json.loads(answers[4][1])["known"] == sorted(paths)
+    answers = served(tcp_listener("127.0.0.1:0"), READING, *map(get, PATHS), post(b"x", "/cni"), post(b"", "/reset"))
+    assert [status for status, _ in answers] == [200] * len(PATHS) + [404, 404]
+    assert json.loads(answers[-2][1])["known"] == PATHS
+
+
+def test_a_part_of_status_is_that_part_as_json() -> None:
+    paths = ["/status/connections", "/status/ipam", "/status/targets", "/status/peers"]
+    answers = served(tcp_listener("127.0.0.1:0"), READING, *map(get, paths))
+    assert [json.loads(body) for _, body in answers] == [
+        [], {"owners": [], "status": "awaiting"}, ["192.0.2.1"], ["node1"],
+    ]  # fmt: skip
+
+
+def test_who_asks_for_text_gets_the_table(tmp_path: Path) -> None:
+    requests = [
+        f"GET {path} HTTP/1.1\r\nHost: w\r\nAccept: text/plain\r\n\r\n".encode()
+        for path in ("/status/ipam", "/status/targets", "/status/endpoints", "/ps")
+    ]
+    answers = served(unix_listener(tmp_path / "s"), READING, *requests)
+    assert [body for _, body in answers] == [b"awaiting\n", b"192.0.2.1\n", b"ADDRESS  MAC  NODE  NAME\n", b""]
 
 
 def test_status_is_503_until_the_node_is_ready() -> None:
-    reading = _reading(FakeStatus(ready=False), SimpleNamespace(observe=dict))
-    ((status, body),) = served(tcp_listener("127.0.0.1:0"), reading, get("/status"))
-    assert (status, json.loads(body)) == (503, {"ready": False})
+    routes = reading(FakeStatus(ready=False), SimpleNamespace(observe=dict))
+    ((status, body),) = served(tcp_listener("127.0.0.1:0"), routes, get("/status"))
+    assert (status, json.loads(body)["ready"]) == (503, False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "nowhere:", "127.0.0.1:http", "127.0.0.1:99999", "127.0.0.1:-1"])
@@ -203,22 +233,74 @@ def test_the_socket_is_roots_alone(tmp_path: Path) -> None:
 
 # --- POST /cni: what the executable prints is always the error object of CNI ----------------------------------------------
 class FakeAttachments:
-    def __init__(self, outcome: str | Exception) -> None:
-        self.outcome = outcome
+    """Answers with one outcome after the other, the last one for ever."""
+
+    def __init__(self, *outcomes: str | Exception) -> None:
+        self.outcomes = list(outcomes)
         self.repeated: list[bool] = []
 
     def handle(self, _body: bytes, _descriptor: int | None, *, repeated: bool) -> str:
         self.repeated.append(repeated)
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
-def cni(outcome: str | Exception, **headers: str) -> tuple[Response, FakeAttachments, list[str]]:
+class FakeSpace:
+    """`changes`: what waiting comes to, one after the other."""
+
+    def __init__(self, *changes: bool, why: str = "") -> None:
+        self.changes = list(changes)
+        self.why = why
+        self.status = "awaiting consensus (quorum 2, known 1)"
+        self.wishes: list[Wish] = []
+        self.withdrawn: list[Wish] = []
+
+    @contextmanager
+    def wanted(self, wish: Wish, *, until_s: float) -> Iterator[None]:
+        self.wishes.append(wish)
+        yield
+        self.withdrawn.append(wish)
+
+    async def change(self, *, until_s: float) -> bool:
+        return self.changes.pop(0)
+
+    def why_not(self, _wish: Wish) -> str:
+        return self.why
+
+
+class FakeActions:
+    """Says which verb came with what."""
+
+    def __getattr__(self, name: str) -> Callable[[dict[str, object]], object]:
+        async def act(body: dict[str, object]) -> dict[str, object]:
+            return {"verb": name, "body": body}
+
+        act.__name__ = name
+        return act
+
+
+def table(attachments: FakeAttachments, space: FakeSpace, flushed: list[str]) -> api.Routes:
+    driver = SimpleNamespace(flush=lambda: flushed.append("flush"))
+    return acting(attachments, FakeActions(), space, driver, LOG)
+
+
+def cni(
+    *outcomes: str | Exception, space: FakeSpace | None = None, **headers: str
+) -> tuple[Response, FakeAttachments, list[str]]:
     flushed: list[str] = []
-    attachments = FakeAttachments(outcome)
-    routes = _acting(attachments, SimpleNamespace(flush=lambda: flushed.append("flush")), LOG)
-    return routes["POST", "/cni"](Request("POST", "/cni", b"x", headers, None)), attachments, flushed
+    attachments = FakeAttachments(*outcomes)
+    handler = table(attachments, space or FakeSpace(), flushed)["POST", "/cni"]
+
+    async def main() -> Response:
+        return await handler(Request("POST", "/cni", b"x", headers, None))
+
+    return asyncio.run(main()), attachments, flushed
+
+
+def needed() -> SpaceNeededError:
+    return SpaceNeededError(Wish(), "no address is left", "delete pods")
 
 
 def test_a_cni_error_is_400_and_peers_are_told_all_the_same() -> None:
@@ -239,3 +321,57 @@ def test_a_defect_is_an_error_object_too_and_is_logged(caplog: pytest.LogCapture
 def test_a_second_attempt_is_recognised() -> None:
     assert cni("done")[1].repeated == [False]
     assert cni("done", **{"weave-attempt": "2"})[1].repeated == [True]
+
+
+def test_an_add_waits_for_addresses_and_is_carried_out_when_they_come() -> None:
+    space = FakeSpace(True, True)
+    answer, attachments, _ = cni(needed(), needed(), "done", space=space, **{"weave-attempt": "2"})
+    assert (answer.status, answer.body) == (200, b"done")
+    assert space.wishes == space.withdrawn == [Wish(), Wish()]
+    assert attachments.repeated == [True, False, False], "what it left behind itself is not removed twice"
+
+
+def test_an_add_that_waited_in_vain_says_why() -> None:
+    space = FakeSpace(True, False, why="node2: it has none to spare")
+    answer, attachments, _ = cni(needed(), space=space)
+    assert answer.status == 400
+    told = json.loads(answer.body)
+    assert (told["code"], told["msg"]) == (101, "no address is left; node2: it has none to spare")
+    assert len(attachments.repeated) == 2
+
+
+def test_an_add_does_not_wait_when_all_have_said_no() -> None:
+    space = FakeSpace(True, why="no member of the ring that answers has an address to spare: node2 4")
+    answer, _, _ = cni(needed(), space=space)
+    assert answer.status == 400
+    assert json.loads(answer.body)["msg"].endswith("to spare: node2 4")
+
+
+def test_a_call_before_the_switch_has_an_address_waits_and_then_says_what_is_awaited() -> None:
+    error = NotReadyError(11, "this node has no addresses yet", "weave status ipam says why")
+    answer, _, _ = cni(error, error, "done", space=FakeSpace(True, True))
+    assert answer.status == 200
+    answer, _, _ = cni(error, space=FakeSpace(False))
+    assert answer.status == 400
+    told = json.loads(answer.body)
+    assert (told["code"], told["msg"]) == (
+        11,
+        "this node has no addresses yet: awaiting consensus (quorum 2, known 1)",
+    )
+
+
+# --- the verbs ---------------------------------------------------------------------------------------------------------
+def test_a_verb_takes_a_json_object_or_nothing_and_refuses_the_rest(tmp_path: Path) -> None:
+    routes = table(FakeAttachments(""), FakeSpace(), [])
+    requests = [
+        post(b'{"peer": "node3"}', "/rmpeer"),
+        post(b"", "/hide"),
+        post(b"[]", "/connect"),
+        post(b"{", "/reset"),
+    ]
+    answers = served(unix_listener(tmp_path / "s"), routes, *requests)
+    assert [status for status, _ in answers] == [200, 200, 400, 400]
+    assert json.loads(answers[0][1]) == {"verb": "rmpeer", "body": {"peer": "node3"}}
+    assert json.loads(answers[1][1]) == {"verb": "hide", "body": {}}
+    for _, body in answers[2:]:
+        assert json.loads(body)["error"] == "wanted a JSON object as the body of the request"

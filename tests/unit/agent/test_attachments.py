@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import random
 from collections.abc import Iterator
 from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv4Network
@@ -12,20 +13,23 @@ from typing import Any
 import pytest
 
 from plugin.agent import attachments as module
-from plugin.agent.attachments import Attachments
+from plugin.agent.attachments import Attachments, NotReadyError, SpaceNeededError
 from plugin.agent.store import Record, Store
 from plugin.core import cni
-from plugin.core.allocator import EXPOSE, ShareAllocator
+from plugin.core.allocator import EXPOSE
 from plugin.core.cni import CniError
+from plugin.core.council import Wish
 from plugin.core.errors import MissingError
-from plugin.core.membership import StaticMembership
+from plugin.core.members import Member
 from plugin.core.node import Node
-from plugin.core.shares import split
+from plugin.core.shares import Share
+from plugin.core.wire import Keys
 from plugin.link import pods
 from plugin.link.netlink import Link, NetlinkError
 
 ONE, NETWORK = IPv4Address("192.168.56.11"), IPv4Network("10.9.0.0/29")
 GATEWAY, FIRST = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
+WHOLE = Share(NETWORK.network_address, NETWORK.broadcast_address)
 BRIDGE = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
 CONF = {"cniVersion": "1.1.0", "name": "weave", "type": "weave-net"}
 FD = 0  # any open descriptor: what it is, the fake kernel says
@@ -63,12 +67,17 @@ class Agent:
     def __init__(self, directory: Path) -> None:
         self.store = Store(directory)
         self.store.load()
-        self.allocator = ShareAllocator(NETWORK, split(NETWORK, [ONE])[ONE])
-        assert self.allocator.allocate(EXPOSE, now_s=0) == GATEWAY
-        self.node = Node(name="n", incarnation=1, seed="0" * 16, membership=StaticMembership("n", [ONE], ONE))
+        me = Member("n", "0" * 16, ONE, 1)
+        self.node = Node(me=me, keys=Keys("c", NETWORK), seeds=[], founders=1, chance=random.Random(1))
+        self.allocator = self.node.allocator
+        self.allocator.own([WHOLE])
+        self.gateway: IPv4Address | None = self.allocator.allocate(EXPOSE, now_s=0)
+        self.others_have = False
+        assert self.gateway == GATEWAY
         self.attachments = Attachments(
-            netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=GATEWAY, mtu_bytes=1450, allocator=self.allocator,
-            store=self.store, node=self.node, now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
+            netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
+            allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
+            now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
         )  # fmt: skip
 
     def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
@@ -282,10 +291,9 @@ def test_the_queue_is_worked_off_and_what_is_no_call_is_set_aside(agent: Agent, 
     ("conf", "named"),
     [
         ({"bridge": "cni0"}, "cni0"),
-        ({"ipam": {"subnet": "10.9.0.0/30"}}, "10.9.0.0/30"),
         ({"capabilities": {"ips": True}, "runtimeConfig": {"ips": ["10.9.0.2", "10.9.0.3"]}}, "2 addresses"),
     ],
-    ids=["another bridge", "a part of the range", "two addresses"],
+    ids=["another bridge", "two addresses"],
 )
 def test_what_this_node_cannot_do_is_refused_and_never_passed_over(
     agent: Agent, kernel: Kernel, conf: dict[str, Any], named: str
@@ -299,3 +307,67 @@ def test_what_this_node_cannot_do_is_refused_and_never_passed_over(
 def test_naming_what_is_there_anyway_is_no_error(agent: Agent) -> None:
     agent.call("ADD", bridge=BRIDGE.name, ipam={"subnet": str(NETWORK)})
     assert agent.state == RED
+
+
+@pytest.mark.parametrize("subnet", ["10.8.0.0/29", "10.9.0.0/31", "10.0.0.0/8"], ids=["outside", "tiny", "larger"])
+def test_a_subnet_that_is_no_part_of_the_range_is_refused(agent: Agent, subnet: str) -> None:
+    error = agent.fails("ADD", ipam={"subnet": subnet})
+    assert error.code == cni.INVALID_CONFIG
+    assert subnet in error.message
+    assert agent.state == NOTHING
+
+
+def test_a_pod_of_a_subnet_gets_an_address_of_it_and_the_prefix_of_the_range(agent: Agent) -> None:
+    result = json.loads(agent.call("ADD", ipam={"subnet": "10.9.0.4/30"}))
+    assert result["ips"][0]["address"] == "10.9.0.5/29", "neither the first nor the last of the subnet"
+
+
+def test_what_is_missing_here_becomes_a_wish_that_others_can_fulfil(agent: Agent, kernel: Kernel) -> None:
+    agent.allocator.own([Share(GATEWAY, FIRST)])
+    agent.call("ADD", "blue")
+    for conf, wish in [
+        ({}, Wish()),
+        ({"ipam": {"subnet": "10.9.0.4/30"}}, Wish(within=IPv4Network("10.9.0.4/30"))),
+        ({"runtimeConfig": {"ips": ["10.9.0.5"]}}, Wish(exact=IPv4Address("10.9.0.5"))),
+    ]:
+        error = agent.fails("ADD", **conf)
+        assert isinstance(error, SpaceNeededError)
+        assert (error.wish, error.code) == (wish, cni.NO_ADDRESS)
+    assert agent.state[0] == {"blue" * 4}
+    assert len(kernel.links) == 1
+
+
+@pytest.mark.parametrize("address", ["10.9.0.1", "192.0.2.1"], ids=["held here", "outside the range"])
+def test_what_nobody_else_can_give_is_no_wish(agent: Agent, address: str) -> None:
+    assert not isinstance(agent.fails("ADD", runtimeConfig={"ips": [address]}), SpaceNeededError)
+
+
+def test_without_an_address_of_the_switch_add_and_status_say_try_again_and_del_works(agent: Agent) -> None:
+    agent.call("ADD", "blue")
+    agent.gateway = None
+    for verb in ("ADD", "STATUS"):
+        error = agent.fails(verb)
+        assert isinstance(error, NotReadyError)
+        assert error.code == cni.TRY_AGAIN_LATER == 11
+    assert agent.call("DEL", "blue") == ""
+    assert agent.state == NOTHING
+
+
+def test_status_is_content_while_others_have_addresses(agent: Agent) -> None:
+    agent.allocator.own([Share(GATEWAY, GATEWAY)])
+    assert agent.fails("STATUS").code == cni.LIMITED_CONNECTIVITY
+    agent.others_have = True
+    assert agent.call("STATUS") == ""
+
+
+def test_a_living_pod_keeps_an_address_that_the_ring_does_not_give_this_node(
+    agent: Agent, kernel: Kernel, tmp_path: Path
+) -> None:
+    agent.call("ADD")
+    agent.store.close()
+    again = Agent(tmp_path)
+    agent.store = again.store
+    again.allocator.own([])
+    again.attachments.reconcile()
+    assert (again.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
+    assert FIRST in again.allocator.strangers.values()

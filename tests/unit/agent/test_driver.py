@@ -2,21 +2,28 @@
 
 import asyncio
 import logging
+import random
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from ipaddress import IPv4Address
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
 import pytest
 
-from plugin.agent.driver import Driver, bind_control
-from plugin.core.errors import InputError
-from plugin.core.membership import PeerState, StaticMembership
+from plugin.agent.driver import CALL_TIMEOUT_S, SERVED_MAX, Driver, bind_control
+from plugin.core import wire
+from plugin.core.errors import InputError, MissingError
+from plugin.core.members import Member, PeerState
 from plugin.core.node import Node
+from plugin.core.outbox import Call, Noted, Persist, Send
+from plugin.core.wire import FRAME_BYTES_MAX, LENGTH, Keys
 
 ONE, TWO, GONE = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2"), IPv4Address("255.255.255.255")
 POD, MAC = IPv4Address("10.40.0.2"), "0a:58:0a:28:00:02"
+KEYS = Keys("test", IPv4Network("10.32.0.0/12"))
+STRANGER = Member("stranger", "ab" * 8, TWO, 7)
 LOG = logging.getLogger("test-driver")
 DEADLINE_S = 10
 
@@ -28,30 +35,68 @@ def free_port() -> int:
 
 
 class Agent:
-    """A driver with its node; `synced` counts how often forwarding was written."""
+    """A driver with its node and hands that count; `refusal` and `disk` are what the kernel and the disk answer."""
 
-    def __init__(self, own: IPv4Address, port: int, *, members: tuple[IPv4Address, ...] = (ONE, TWO)) -> None:
-        self.synced = 0
+    def __init__(
+        self, own: IPv4Address, port: int, *, seeds: tuple[IPv4Address, ...] = (ONE, TWO), founders: int = 2
+    ) -> None:
+        self.synced = self.spaces = 0
         self.refusal: OSError | None = None
-        membership = StaticMembership(f"node-{own}", members, own)
-        self.node = Node(name=f"node-{own}", incarnation=1, seed="00" * 8, membership=membership)
-        self.driver = Driver(node=self.node, control=bind_control(own, port), sync_forwarding=self.sync, log=LOG)
+        self.disk: MissingError | None = None
+        self.written: list[bytes] = []
+        me = Member(f"node-{own}", f"{int(own):016x}", own, 1)
+        self.node = Node(me=me, keys=KEYS, seeds=seeds, founders=founders, chance=random.Random(int(own)))
+        self.driver = Driver(node=self.node, control=bind_control(own, port), handlers=self, log=LOG)
 
-    def sync(self) -> None:
+    def sync_forwarding(self) -> None:
         self.synced += 1
         if self.refusal is not None:
             raise self.refusal
 
+    def persist(self, data: bytes) -> None:
+        if self.disk is not None:
+            raise self.disk
+        self.written.append(data)
 
-@contextmanager
-def running(*agents: Agent) -> Iterator[None]:
-    for agent in agents:
-        agent.driver.start()
-    try:
-        yield
-    finally:
+    def space_changed(self) -> None:
+        self.spaces += 1
+
+
+@asynccontextmanager
+async def running(*agents: Agent) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
         for agent in agents:
-            agent.driver.stop()
+            agent.driver.start()
+            stack.push_async_callback(agent.driver.stop)
+        yield
+
+
+@asynccontextmanager
+async def idle(port: int) -> AsyncIterator[Agent]:
+    """An agent that was never started: what it wants is carried out when the test says so."""
+    agent = Agent(ONE, port, seeds=(), founders=0)
+    try:
+        yield agent
+    finally:
+        await agent.driver.stop()
+
+
+async def frame(stream: asyncio.StreamReader) -> bytes:
+    (length,) = LENGTH.unpack(await stream.readexactly(LENGTH.size))
+    return await stream.readexactly(length)
+
+
+async def dial(port: int, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(str(ONE), port, local_addr=(str(TWO), 0))
+    writer.write(data)
+    return reader, writer
+
+
+def request() -> bytes:
+    """What an agent that knows nothing asks when it joins."""
+    sync = wire.Sync((STRANGER,), (), (), (), (), wire.RingState("", 0, (), (), ()), False)
+    data = wire.encode(sync, STRANGER, KEYS)
+    return LENGTH.pack(len(data)) + data
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -60,29 +105,40 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_two_drivers_mesh_and_tell_each_other_of_pods() -> None:
+def test_two_drivers_mesh_agree_and_tell_each_other_of_pods() -> None:
     async def main() -> None:
         port = free_port()
         one, two = Agent(ONE, port), Agent(TWO, port)
-        with running(one, two):
-            await until(lambda: one.node.peers[TWO].state is two.node.peers[ONE].state is PeerState.ESTABLISHED)
-            two.node.attach(POD, MAC, "blue")
+        async with running(one, two):
+            await until(lambda: meshed(one, two))
+            two.node.attach(POD, MAC, "blue", now_s=asyncio.get_running_loop().time())
             two.driver.flush()
             await until(lambda: POD in one.node.located())
             assert one.node.located()[POD].node == TWO
             assert one.synced > 0
+            await until(lambda: one.node.council.status() == two.node.council.status() == "ready")
+            assert one.node.council.ring_id == two.node.council.ring_id != ""
+            assert one.written, "the ring is on the disk"
+            assert one.spaces > 0, "who waits for addresses was told"
 
     asyncio.run(main())
 
 
+def meshed(one: Agent, two: Agent) -> bool:
+    peers = one.node.peers.get(TWO), two.node.peers.get(ONE)
+    return all(peer is not None and peer.state is PeerState.ESTABLISHED for peer in peers)
+
+
 def test_many_changes_of_one_turn_are_written_once() -> None:
-    agent = Agent(ONE, free_port(), members=(ONE,))
-    for number in range(5):
-        agent.node.attach(POD + number, MAC, "blue")
-    agent.driver.flush()
-    agent.driver.flush()
-    assert agent.synced == 1
-    agent.driver._socket.close()
+    async def main() -> None:
+        async with idle(free_port()) as agent:
+            for number in range(5):
+                agent.node.attach(POD + number, MAC, "blue", now_s=0)
+            agent.driver.flush()
+            agent.driver.flush()
+            assert agent.synced == 1
+
+    asyncio.run(main())
 
 
 def test_forwarding_that_cannot_be_written_is_logged_and_the_agent_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -90,10 +146,10 @@ def test_forwarding_that_cannot_be_written_is_logged_and_the_agent_goes_on(caplo
         port = free_port()
         one, two = Agent(ONE, port), Agent(TWO, port)
         one.refusal = OSError(105, "No buffer space available")
-        with running(one, two):
-            two.node.attach(POD, MAC, "blue")
+        async with running(one, two):
+            two.node.attach(POD, MAC, "blue", now_s=asyncio.get_running_loop().time())
             two.driver.flush()
-            await until(lambda: one.synced > 0 and one.node.peers[TWO].state is PeerState.ESTABLISHED)
+            await until(lambda: one.synced > 0 and meshed(one, two))
 
     asyncio.run(main())
     assert "forwarding not written" in caplog.text
@@ -102,12 +158,10 @@ def test_forwarding_that_cannot_be_written_is_logged_and_the_agent_goes_on(caplo
 def test_a_datagram_from_another_port_is_not_heard() -> None:
     async def main() -> None:
         port = free_port()
-        agent = Agent(ONE, port)
-        with running(agent), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind((str(TWO), 0))
-            other.sendto(b"x", (str(ONE), port))
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-                peer.bind((str(TWO), port))
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            with datagrams(0) as other, datagrams(port) as peer:
+                other.sendto(b"x", (str(ONE), port))
                 peer.sendto(b"x", (str(ONE), port))
                 await until(lambda: agent.node.counters.received > 0)
             assert agent.node.counters.received == 1
@@ -116,33 +170,40 @@ def test_a_datagram_from_another_port_is_not_heard() -> None:
     asyncio.run(main())
 
 
+def datagrams(port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((str(TWO), port))
+    return made
+
+
 def test_a_flood_leaves_the_loop_turns_for_others() -> None:
     async def main() -> None:
         port = free_port()
-        agent = Agent(ONE, port)
+        agent = Agent(ONE, port, seeds=())
         turns: list[int] = []
 
         def look() -> None:
             turns.append(agent.node.counters.received)
             asyncio.get_running_loop().call_soon(look)
 
-        with running(agent), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind((str(TWO), port))
-            for _ in range(1000):
-                peer.sendto(b"x", (str(ONE), port))
-            look()
-            await until(lambda: agent.node.counters.received >= 1000)
+        async with running(agent):
+            with datagrams(port) as peer:
+                for _ in range(1000):
+                    peer.sendto(b"x", (str(ONE), port))
+                look()
+                await until(lambda: agent.node.counters.received >= 1000)
         assert max(later - earlier for earlier, later in pairwise(turns)) <= 256
 
     asyncio.run(main())
 
 
-def test_a_peer_that_cannot_be_reached_stops_nothing() -> None:
+def test_a_seed_that_cannot_be_reached_stops_nothing_and_is_told() -> None:
     async def main() -> None:
         port = free_port()
-        one, two = Agent(ONE, port, members=(ONE, GONE, TWO)), Agent(TWO, port)
-        with running(one, two):  # no broadcast permission: sending to GONE fails at once
-            await until(lambda: one.node.peers[TWO].state is PeerState.ESTABLISHED)
+        one, two = Agent(ONE, port, seeds=(GONE, TWO)), Agent(TWO, port)
+        async with running(one, two):  # a broadcast address: connecting to GONE fails at once
+            await until(lambda: meshed(one, two))
+            await until(lambda: "no answer on TCP port" in one.node.peers[GONE].reason)
             assert one.node.peers[GONE].state is PeerState.CONNECTING
 
     asyncio.run(main())
@@ -152,18 +213,274 @@ def test_a_stopped_driver_is_silent_and_its_port_free() -> None:
     async def main() -> None:
         port = free_port()
         for _ in range(2):
-            with running(Agent(ONE, port)):
+            async with running(Agent(ONE, port)):
                 pass
-        await asyncio.sleep(0)
 
     asyncio.run(main())
 
 
 def test_a_taken_port_and_a_foreign_address_are_sentences() -> None:
     port = free_port()
-    first = Agent(ONE, port)
+    taken = bind_control(ONE, port)
     with pytest.raises(InputError, match=f"UDP port {port} on 127.0.0.1 cannot be used: Address already in use"):
-        Agent(ONE, port)
+        bind_control(ONE, port)
     with pytest.raises(InputError, match="cannot be used: Cannot assign requested address"):
-        Agent(IPv4Address("192.0.2.1"), port)
-    first.driver._socket.close()
+        bind_control(IPv4Address("192.0.2.1"), port)
+    taken[0].close()
+    with pytest.raises(InputError, match=f"TCP port {port} on 127.0.0.1 cannot be used: Address already in use"):
+        bind_control(ONE, port)
+    taken[1].close()
+    for one in bind_control(ONE, port):
+        one.close()
+
+
+# --- the disk ----------------------------------------------------------------------------------------------------------
+FULL = MissingError("the agent's state cannot be written: No space left on device", hint="free disk space")
+
+
+class Script:
+    """In a node's place: `flush` is given these effects."""
+
+    def __init__(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.turns: list[list[object]] = []
+        self.unanswered: list[tuple[int, str]] = []
+        self.persisted: list[int] = []
+        self.answered: list[tuple[int, bytes, IPv4Address]] = []
+        node = agent.node
+        monkeypatch.setattr(node, "effects", lambda: self.turns.pop(0) if self.turns else [])
+        monkeypatch.setattr(node, "on_no_answer", lambda token, why, *, now_s: self.unanswered.append((token, why)))
+        monkeypatch.setattr(
+            node, "on_answer", lambda token, data, to, *, now_s: self.answered.append((token, data, to))
+        )
+        monkeypatch.setattr(node.council, "on_persisted", self.persisted.append)
+
+
+def test_what_follows_a_ring_that_cannot_be_written_is_dropped_and_nobody_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        port = free_port()
+        async with idle(port) as agent:
+            script = Script(agent, monkeypatch)
+            agent.disk = FULL
+            script.turns = [[Send(TWO, b"before"), Persist(b"ring", 1), Send(TWO, b"behind"), Noted("behind")]]
+            with datagrams(port) as peer:
+                peer.setblocking(False)
+                assert agent.driver.flush() is False
+                assert peer.recv(100) == b"before"
+                with pytest.raises(BlockingIOError):
+                    peer.recv(100)
+            assert script.persisted == []
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    assert [record.message for record in caplog.records] == ["ring not written"]
+
+
+def test_no_exchange_is_begun_until_the_ring_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with idle(free_port()) as agent:
+            script = Script(agent, monkeypatch)
+            agent.disk = FULL
+            script.turns = [[Persist(b"ring", 4)]]
+            agent.driver.flush()
+            script.turns = [[Call(TWO, 17, b"gift")]]
+            assert agent.driver.flush() is False
+            assert script.unanswered == [(17, "the disk takes nothing")]
+            agent.disk = None
+            assert agent.driver.flush() is True
+            assert agent.written == [b"ring"]
+            assert script.persisted == [4]
+            script.turns = [[Call(TWO, 18, b"gift")]]
+            agent.driver.flush()
+            await until(lambda: len(script.unanswered) == 2)
+            token, reason = script.unanswered[1]
+            assert token == 18
+            assert "the disk" not in reason, "it was tried, nobody listens there"
+
+    asyncio.run(main())
+
+
+def test_an_exchange_that_was_dropped_behind_a_ring_has_no_answer_and_the_node_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with idle(free_port()) as agent:
+            script = Script(agent, monkeypatch)
+            agent.disk = FULL
+            script.turns = [[Persist(b"ring", 1), Call(TWO, 17, b"join")]]
+            agent.driver.flush()
+            assert script.unanswered == [(17, "the disk takes nothing")], "or it waits for that answer for ever"
+
+    asyncio.run(main())
+
+
+def test_of_two_rings_that_could_not_be_written_the_later_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with idle(free_port()) as agent:
+            script = Script(agent, monkeypatch)
+            agent.disk = FULL
+            for serial in (1, 2):
+                script.turns = [[Persist(b"ring %d" % serial, serial)]]
+                assert agent.driver.flush() is False
+            agent.disk = None
+            assert agent.driver.flush() is True
+            assert (agent.written, script.persisted) == ([b"ring 2"], [2])
+
+    asyncio.run(main())
+
+
+def test_a_caller_is_not_answered_while_what_it_asked_for_is_not_on_the_disk() -> None:
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=(), founders=1)
+        agent.disk = FULL
+        async with running(agent):
+            reader, writer = await dial(port, request())
+            assert await reader.read() == b""
+            writer.close()
+            agent.disk = None
+            reader, writer = await dial(port, request())
+            assert await frame(reader)
+            writer.close()
+
+    asyncio.run(main())
+
+
+# --- exchanges ---------------------------------------------------------------------------------------------------------
+def test_a_call_and_its_answer_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        port = free_port()
+        async with idle(port) as agent:
+            script = Script(agent, monkeypatch)
+            asked: list[tuple[bytes, str]] = []
+
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                asked.append((await frame(reader), writer.get_extra_info("peername")[0]))
+                writer.write(LENGTH.pack(5) + b"world")
+                writer.close()
+
+            async with await asyncio.start_server(answer, str(TWO), port):
+                script.turns = [[Call(TWO, 3, b"hello")]]
+                agent.driver.flush()
+                await until(lambda: bool(script.answered))
+            assert asked == [(b"hello", str(ONE))], "it comes from the node address, whatever else the node has"
+            assert script.answered == [(3, b"world", TWO)]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(b"", "it hung up"), (b"\0\0\0\x09half", "it hung up"), (struct.pack(">I", FRAME_BYTES_MAX + 1), "are announced")],
+    ids=["nothing", "half an answer", "too much"],
+)
+def test_a_call_with_a_broken_answer_is_unanswered(monkeypatch: pytest.MonkeyPatch, said: bytes, reason: str) -> None:
+    async def main() -> None:
+        port = free_port()
+        async with idle(port) as agent:
+            script = Script(agent, monkeypatch)
+
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await frame(reader)
+                writer.write(said)
+                writer.close()
+
+            async with await asyncio.start_server(answer, str(TWO), port):
+                script.turns = [[Call(TWO, 3, b"hello")]]
+                agent.driver.flush()
+                await until(lambda: bool(script.unanswered))
+            assert script.answered == []
+            assert script.unanswered[0][0] == 3
+            assert reason in script.unanswered[0][1]
+
+    asyncio.run(main())
+
+
+def test_a_call_that_nobody_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugin.agent.driver.CALL_TIMEOUT_S", 0.05)
+
+    async def main() -> None:
+        port = free_port()
+        async with idle(port) as agent:
+            script = Script(agent, monkeypatch)
+            with socket.create_server((str(TWO), port)):
+                script.turns = [[Call(TWO, 3, b"hello")]]
+                agent.driver.flush()
+                await until(lambda: bool(script.unanswered))
+            assert script.unanswered == [(3, "timed out")]
+
+    asyncio.run(main())
+
+
+def test_a_request_over_tcp_is_answered_with_everything_this_agent_knows() -> None:
+    async def main() -> None:
+        port = free_port()
+        async with running(Agent(ONE, port, seeds=())):
+            reader, writer = await dial(port, request())
+            received = wire.decode(await frame(reader), KEYS)
+            writer.close()
+            assert isinstance(received.message, wire.Sync)
+            assert {member.name for member in received.message.members} == {f"node-{ONE}", "stranger"}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: w\r\n\r\n",
+        LENGTH.pack(4) + b"junk",
+        LENGTH.pack(0),
+        LENGTH.pack(FRAME_BYTES_MAX + 1) + b"x",
+        LENGTH.pack(0xFFFFFFFF),
+    ],
+    ids=["http", "junk", "nothing", "oversized", "huge"],
+)
+def test_garbage_on_tcp_is_hung_up_on_and_stops_nothing(data: bytes) -> None:
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            reader, writer = await dial(port, data)
+            async with asyncio.timeout(CALL_TIMEOUT_S / 2):  # at once, not when its time is up
+                said = await ended(reader)
+            writer.close()
+            assert said == b""
+            reader, writer = await dial(port, request())
+            assert await frame(reader)
+            writer.close()
+
+    asyncio.run(main())
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read()
+    except ConnectionResetError:  # unread bytes were left when it hung up
+        return b""
+
+
+def test_more_callers_than_are_served_wait_their_turn_and_idle_ones_are_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("plugin.agent.driver.CALL_TIMEOUT_S", 0.3)
+
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            silent = [await dial(port, b"\0") for _ in range(SERVED_MAX)]
+            await until(lambda: agent.driver._serving == SERVED_MAX)
+            late, writer = await dial(port, request())
+            with datagrams(port) as peer:
+                peer.sendto(b"x", (str(ONE), port))
+                await until(lambda: agent.node.counters.received > 0)
+            assert agent.driver._serving == SERVED_MAX, "the loop goes on, and nobody more is served"
+            async with asyncio.timeout(DEADLINE_S):
+                assert await frame(late)
+            for _, one in [*silent, (late, writer)]:
+                one.close()
+            await until(lambda: agent.driver._serving == 0)
+
+    asyncio.run(main())

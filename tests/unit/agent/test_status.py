@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import re
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,48 +13,78 @@ from typing import Any
 import pytest
 
 from plugin.agent.config import AgentConfig
+from plugin.agent.names import bridge_mac
 from plugin.agent.status import Status
 from plugin.agent.store import Record
-from plugin.core import wire
-from plugin.core.allocator import EXPOSE, ShareAllocator
+from plugin.core import paths, wire
+from plugin.core.allocator import EXPOSE
 from plugin.core.endpoints import Endpoint
 from plugin.core.forward import Forwarding
-from plugin.core.membership import StaticMembership
+from plugin.core.members import Member
 from plugin.core.node import Node
-from plugin.core.shares import split
+from plugin.core.outbox import Persist
+from plugin.core.ring import Ring
+from plugin.core.wire import Keys
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "agent.md"
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
 GATEWAY, POD, REMOTE = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2"), IPv4Address("10.40.0.2")
-SEED = "00" * 8
-SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="[^"\\\n]*",?)*)\})? (-?[0-9.]+)')
+ME, OTHER = Member("node1", "1" * 16, ONE, 1), Member("node2", "2" * 16, TWO, 1)
+OVERLAY = paths.Path(TWO, IPv4Address("10.40.0.1"), paths.PathState.UP, "", 0.00025, 1450)
+SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="[^"\\\n]*",?)*)\})? (-?[0-9.]+(?:e-?[0-9]+)?)')
+
+
+class Parts:
+    """Node 1 of two: its bridge, one pod of its own, one of the other node; each owns half of the range."""
+
+    def __init__(self) -> None:
+        config = AgentConfig(name="node1", node_address=str(ONE), peers=(str(ONE), str(TWO)))
+        keys = Keys(config.cluster, config.network)
+        node = self.node = Node(me=ME, keys=keys, seeds=config.seeds, founders=0, chance=random.Random(1))
+        seats = tuple(wire.Seat(member.uid, member.name, member.address) for member in (ME, OTHER))
+        state = wire.RingState("f" * 16, 3, seats, (), Ring(config.network).found([ME.uid, OTHER.uid]))
+        tables = (wire.Table("node2", 1, 1, (Endpoint(REMOTE, "0a:58:0a:28:00:02", 1, "default/blue"),)),)
+        sync = wire.Sync((OTHER,), (), (), tables, (), state, False)
+        assert node.on_request(wire.encode(sync, OTHER, keys), TWO, now_s=0) is not None
+        ping = wire.Ping(1, wire.Brief(0, 0, 1, 4))
+        node.on_datagram(wire.encode(ping, OTHER, keys), TWO, now_s=0)
+        node.on_datagram(b"rubbish", TWO, now_s=0)
+        for effect in node.effects():
+            if isinstance(effect, Persist):
+                node.council.on_persisted(effect.serial)
+        assert node.allocator.allocate(EXPOSE, now_s=0) == GATEWAY
+        record = Record(network="weave", container_id="c" * 64, ifname="eth0", address=str(POD),
+                        mac="0a:58:0a:20:00:02", host_ifname="vethweplccccccc", netns="/run/netns/red",
+                        label="default/red", state="added")  # fmt: skip
+        node.allocator.claim(record.attachment, POD)
+        node.attach(GATEWAY, "02:00:00:00:00:01", "node1/weave", now_s=0)
+        node.attach(POD, record.mac, record.label, now_s=0)
+        bridge = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
+        device = Link(index=3, name="vxlan-6784", mac="02:00:00:00:00:02", mtu=1450, up=True, master=2, kind="vxlan")
+        self.paths = {TWO: OVERLAY}
+        self.gateway = SimpleNamespace(address=GATEWAY, hidden=False)
+        self.space = SimpleNamespace(pending=0)
+        self.status = Status(
+            config=config, node=node, targets=SimpleNamespace(addresses=(TWO,)), space=self.space, gateway=self.gateway,
+            attachments=SimpleNamespace(records={record.attachment: record}), paths=lambda: self.paths,
+            uplink=Uplink("eth0", 4, 1500), bridge=bridge, overlay=device, mtu_bytes=1450,
+        )  # fmt: skip
+
+    def peer(self) -> dict[str, Any]:
+        (only,) = self.status.peers()
+        return only
 
 
 @pytest.fixture
-def status() -> Status:
-    """Node 1 of two: its bridge, one pod of its own, one of the other node."""
-    config = AgentConfig(name="node1", node_address=str(ONE), peers=(str(ONE), str(TWO)))
-    node = Node(name="node1", incarnation=1, seed=SEED, membership=StaticMembership("node1", [ONE, TWO], ONE))
-    share = split(config.network, config.members)[ONE]
-    allocator = ShareAllocator(IPv4Network(config.range), share)
-    allocator.allocate(EXPOSE, now_s=0)
-    record = Record(network="weave", container_id="c" * 64, ifname="eth0", address=str(POD), mac="0a:58:0a:20:00:02",
-                    host_ifname="vethweplccccccc", netns="/run/netns/red", label="default/red", state="added")  # fmt: skip
-    allocator.claim(record.attachment, POD)
-    node.attach(GATEWAY, "02:00:00:00:00:01", "node1/weave")
-    node.attach(POD, record.mac, record.label)
-    node.on_datagram(wire.encode(wire.Hello("node2", 1, 1, True), SEED), TWO, now_s=0)
-    table = wire.TablePart(1, 1, 0, 1, (Endpoint(REMOTE, "0a:58:0a:28:00:02", 1, "default/blue"),))
-    node.on_datagram(wire.encode(table, SEED), TWO, now_s=0)
-    node.on_datagram(b"rubbish", TWO, now_s=0)
-    bridge = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
-    device = Link(index=3, name="vxlan-6784", mac="02:00:00:00:00:02", mtu=1450, up=True, master=2, kind="vxlan")
-    return Status(
-        config=config, node=node, allocator=allocator, attachments=SimpleNamespace(records={record.attachment: record}),
-        share=share, uplink=Uplink("eth0", 4, 1500), bridge=bridge, overlay=device, mtu_bytes=1450, gateway=str(GATEWAY),
-    )  # fmt: skip
+def parts() -> Parts:
+    return Parts()
+
+
+@pytest.fixture
+def status(parts: Parts) -> Status:
+    return parts.status
 
 
 def section(heading: str) -> str:
@@ -72,8 +104,73 @@ def test_status_has_the_documented_keys_and_no_others(status: Status) -> None:
     for key in ("bridge", "overlay"):
         assert set(told[key]) == {name for name in keys[key] if name != "vxlan"}
     assert set(told["peers"][0]) == set(keys["peers"])
+
+
+def test_status_counts_pods_and_endpoints(status: Status) -> None:
+    told = status.status()
     assert (told["ready"], told["pid"], told["pods"], told["endpoints"]) == (False, os.getpid(), 1, 3)
-    assert told["peers"] == [{"name": "node2", "address": str(TWO), "state": "established", "reason": ""}]
+
+
+def test_a_peer_is_shown_with_what_the_probes_say(status: Status) -> None:
+    assert status.peers() == [
+        {
+            "name": "node2", "peer": bridge_mac("weave", "node2"), "uid": OTHER.uid, "address": str(TWO),
+            "state": "established", "reason": "", "via": "", "outbound": True, "control": "established",
+            "path": {"state": "up", "reason": "", "mtu": 1450, "rtt_ms": 0.25},
+        }
+    ]  # fmt: skip
+    assert status.status()["connections"] == {"established": 1}
+
+
+def test_a_peer_whose_overlay_is_down_has_failed_though_it_speaks(parts: Parts) -> None:
+    parts.paths = {TWO: replace(OVERLAY, state=paths.PathState.DOWN, reason="is UDP 6784 open?", rtt_s=None)}
+    told = parts.peer()
+    assert (told["state"], told["reason"], told["control"]) == ("failed", "is UDP 6784 open?", "established")
+    assert told["path"]["rtt_ms"] is None
+
+
+def test_a_peer_with_a_small_path_is_established_and_says_so(parts: Parts) -> None:
+    parts.paths = {TWO: replace(OVERLAY, state=paths.PathState.MTU, reason="only 1280 bytes pass", mtu_bytes=1280)}
+    told = parts.peer()
+    assert (told["state"], told["reason"], told["path"]["mtu"]) == ("established", "only 1280 bytes pass", 1280)
+
+
+def test_a_peer_that_was_not_probed_yet_has_no_path(parts: Parts) -> None:
+    parts.paths = {}
+    assert (parts.peer()["state"], parts.peer()["path"]) == ("established", None)
+
+
+def test_a_password_is_never_told(parts: Parts) -> None:
+    parts.status._config = AgentConfig(name="node1", node_address=str(ONE), password="secret")
+    assert parts.status.status()["password"] is True
+    assert "secret" not in json.dumps(parts.status.report(Forwarding()))
+
+
+def test_ipam_says_who_owns_what(status: Status) -> None:
+    told = status.ipam()
+    assert (told["status"], told["ring"], told["epoch"], told["addresses"]) == ("ready", "f" * 16, 3, 2**20)
+    assert told["owned"] == ["10.32.0.0-10.39.255.255"]
+    assert (told["held"], told["pending"]) == (2, 0)
+    assert [seat["name"] for seat in told["seats"]] == ["node1", "node2"]
+    shown = [(one["name"], one["addresses"], one["percent"], one["self"], one["trouble"]) for one in told["owners"]]
+    assert shown == [("node1", 2**19, 50.0, True, ""), ("node2", 2**19, 50.0, False, "")]
+    assert told["owners"][0]["peer"] == status.status()["peer"]
+
+
+def test_attachments_are_the_switch_and_the_pods_and_the_switch_goes_when_it_is_hidden(parts: Parts) -> None:
+    told = parts.status.attachments()
+    assert [(one["id"], one["addresses"]) for one in told] == [
+        ("weave:expose", [f"{GATEWAY}/12"]), ("c" * 64, [f"{POD}/12"]),
+    ]  # fmt: skip
+    parts.gateway.hidden = True
+    assert [one["id"] for one in parts.status.attachments()] == ["c" * 64]
+    assert parts.status.status()["bridge"]["exposed"] is False
+
+
+def test_without_a_gateway_the_bridge_has_no_address(parts: Parts) -> None:
+    parts.gateway.address = None
+    assert parts.status.status()["bridge"]["address"] is None
+    assert [one["id"] for one in parts.status.attachments()] == ["c" * 64]
 
 
 def test_report_has_the_documented_keys_beyond_status_and_no_others(status: Status) -> None:
@@ -81,8 +178,17 @@ def test_report_has_the_documented_keys_beyond_status_and_no_others(status: Stat
     told, keys = status.report(forwarding), documented("### `/report`, beyond `/status`")
     assert set(told) - set(status.status()) == set(keys)
     assert set(told["attachments"][0]) == set(keys["attachments"])
-    for key in ("ipam", "forwarding", "control"):
+    for key in ("forwarding", "control"):
         assert set(told[key]) == set(keys[key]), key
+
+
+def test_the_report_has_members_ring_and_what_the_kernel_was_told(status: Status) -> None:
+    forwarding = Forwarding(frozenset({TWO}), {"0a:58:0a:28:00:02": TWO}, {REMOTE: "0a:58:0a:28:00:02"})
+    told = status.report(forwarding)
+    assert [(one["name"], one["state"]) for one in told["members"]] == [("node1", "alive"), ("node2", "alive")]
+    assert told["broken_links"] == []
+    assert [one["owner"] for one in told["ring_segments"]] == [ME.uid, OTHER.uid]
+    assert told["forwarding"]["flood"] == [str(TWO)]
     assert told["forwarding"]["neighbours"] == {str(REMOTE): "0a:58:0a:28:00:02"}
     assert told["control"]["rejected"]["malformed"] == 1
 
@@ -96,7 +202,7 @@ def test_endpoints_say_who_is_where(status: Status) -> None:
 
 
 def test_everything_is_plain_json(status: Status) -> None:
-    for value in (status.status(), status.report(Forwarding()), status.endpoints()):
+    for value in (status.status(), status.report(Forwarding()), status.endpoints(), status.attachments()):
         assert json.loads(json.dumps(value)) == value
 
 
@@ -127,17 +233,40 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 
 
 def test_metrics_can_be_read_and_are_the_documented_ones(status: Status) -> None:
-    found = samples(status.metrics())
-    assert {name for name, _ in found} == set(documented("## Metrics"))
-    assert found["weave_connections", 'state="established",type="fastdp"'] == 1
+    assert {name for name, _ in samples(status.metrics())} == set(documented("## Metrics"))
+
+
+def test_metrics_have_the_values_of_status(parts: Parts) -> None:
+    parts.space.pending = 3
+    found = samples(parts.status.metrics())
+    assert found["weave_connections", 'state="established",type="fastdp",encryption=""'] == 1
+    assert found["weave_connections", 'state="failed",type="fastdp",encryption=""'] == 0
+    assert found["weave_ips", 'state="local-owned"'] == parts.node.allocator.capacity
+    assert found["weave_ipam_unreachable_count", ""] == 0
+    assert found["weave_ipam_pending_allocates", ""] == 3
+    assert found["weave_ipam_epoch", ""] == 3
+    assert found["weave_endpoints_unconfirmed_peers", ""] == 1
+    assert found["weave_path_round_trip_seconds", 'peer="node2"'] == 0.00025
     assert found["weave_ips", 'state="local-used"'] == 2
     assert found["weave_max_ips", ""] == 2**20
     assert found["weave_endpoints", ""] == 3
     assert found["weave_control_rejected_total", 'reason="malformed"'] == 1
-    assert found["weave_control_messages_total", 'direction="received"'] == 3
+    assert found["weave_control_messages_total", 'direction="received"'] == 2
 
 
 def test_every_reason_of_the_counters_is_documented(status: Status) -> None:
     labels: dict[str, Any] = documented("## Metrics")
     reasons = {label.split('"')[1] for name, label in samples(status.metrics()) if name.endswith("rejected_total")}
     assert reasons == set(labels["weave_control_rejected_total"])
+
+
+def test_owners_that_do_not_answer_are_counted_with_their_share(parts: Parts) -> None:
+    parts.node.on_timer(now_s=1)
+    for second in range(2, 120):
+        parts.node.on_timer(now_s=second)
+        parts.node.effects()
+    found = samples(parts.status.metrics())
+    assert found["weave_ipam_unreachable_count", ""] == 1
+    assert found["weave_ipam_unreachable_percentage", ""] == 50
+    assert found["weave_connections", 'state="failed",type="fastdp",encryption=""'] == 1
+    assert "weave rmpeer node2" in parts.status.ipam()["owners"][1]["trouble"]

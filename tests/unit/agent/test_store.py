@@ -2,18 +2,40 @@
 
 import errno
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from plugin.agent import store as store_module
 from plugin.agent.store import Record, Store
-from plugin.core.errors import MissingError
+from plugin.core.allocator import EXPOSE
+from plugin.core.errors import InputError, MissingError
 
 
 def record(name: str = "red", **other: str) -> Record:
     return Record(network="weave", container_id=name, ifname="eth0", address="10.32.0.2", mac="0a:58:0a:20:00:02",
                   host_ifname="vethweplred", **other)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path)
+    made.load()
+    yield made
+    made.close()
+
+
+def exposed() -> Record:
+    network, container_id, ifname = EXPOSE
+    return Record(network=network, container_id=container_id, ifname=ifname, address="10.32.0.1",
+                  mac="02:00:00:00:00:01", host_ifname="weave", state="added")  # fmt: skip
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(store_module.os, "write", lambda fd, data: real(fd, data[:3]))
 
 
 def reopened(directory: Path) -> store_module.Loaded:
@@ -101,3 +123,166 @@ def test_a_directory_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MissingError, match="cannot be written"):
         Store(tmp_path / "file" / "state")
+
+
+def test_two_agents_never_use_one_directory(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="another agent uses the state directory"):
+        Store(tmp_path)
+    store.put(record())
+
+
+# --- the life ----------------------------------------------------------------------------------------------------------
+def test_every_life_is_larger_than_the_last_though_the_clock_was_set_back(store: Store, tmp_path: Path) -> None:
+    assert store.next_life(1000) == 1000
+    assert store.next_life(10) == 1001
+    assert store.next_life(5000) == 5000
+    (tmp_path / "incarnation").write_text("rubbish")
+    assert store.next_life(7) == 7, "then the clock has to do"
+
+
+# --- the identity ------------------------------------------------------------------------------------------------------
+RANGE = "10.32.0.0/12"
+
+
+def test_the_identity_is_16_digits_and_stays_across_restarts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    uid = store.identity("node1", RANGE)
+    store.close()
+    assert re.fullmatch("[0-9a-f]{16}", uid)
+    store = Store(tmp_path)
+    store.load()
+    assert store.identity("node1", RANGE) == uid
+    store.close()
+
+
+def test_two_disks_have_two_identities(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / name) for name in ("one", "two")]
+    uids = {store.identity("node1", RANGE) for store in stores}
+    for store in stores:
+        store.close()
+    assert len(uids) == 2
+
+
+def test_another_name_is_another_agent_without_the_ring_and_its_pods_stay(store: Store, tmp_path: Path) -> None:
+    uid = store.identity("node1", RANGE)
+    store.write_ring(b"ring")
+    store.put(record("red"))
+    new = store.identity("node2", RANGE)
+    assert new != uid
+    assert store.read_ring() is None
+    assert (tmp_path / "ring.old").read_bytes() == b"ring"
+    assert set(store.records) == {record("red").attachment}
+    assert store.identity("node2", RANGE) == new
+
+
+def test_another_range_is_refused_while_pods_hold_addresses_and_nothing_changes(store: Store) -> None:
+    uid = store.identity("node1", RANGE)
+    store.write_ring(b"ring")
+    store.put(exposed())
+    store.put(record("red", label="default/red"))
+    with pytest.raises(InputError) as raised:
+        store.identity("node1", "10.48.0.0/12")
+    assert "from 10.32.0.0/12 to 10.48.0.0/12, and 1 pods of this node" in raised.value.message
+    assert "default/red with 10.32.0.2" in raised.value.message
+    assert "restore the old range" in raised.value.hint
+    assert store.identity("node1", RANGE) == uid
+    assert store.read_ring() == b"ring"
+    assert len(store.records) == 2
+
+
+def test_another_range_without_pods_is_another_agent_and_the_switchs_address_is_forgotten(store: Store) -> None:
+    uid = store.identity("node1", RANGE)
+    store.write_ring(b"ring")
+    store.put(exposed())
+    new = store.identity("node1", "10.48.0.0/12")
+    assert new != uid
+    assert store.read_ring() is None
+    assert store.records == {}
+    assert store.identity("node1", "10.48.0.0/12") == new
+
+
+def test_a_damaged_identity_is_another_agent(store: Store, tmp_path: Path) -> None:
+    uid = store.identity("node1", RANGE)
+    store.write_ring(b"ring")
+    (tmp_path / "identity.json").write_bytes(b'{"uid":')
+    assert store.identity("node1", RANGE) != uid
+    assert store.read_ring() is None, "the ring was another agent's"
+
+
+def test_an_identity_that_cannot_be_written_is_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as full:
+        no_room(full)
+        with pytest.raises(MissingError, match="No space left"):
+            store.identity("node1", RANGE)
+    assert store.identity("node1", RANGE) == store.identity("node1", RANGE)
+
+
+# --- the ring and the targets --------------------------------------------------------------------------------------------
+def test_the_ring_is_what_was_written_last_and_none_before(store: Store) -> None:
+    assert store.read_ring() is None
+    store.write_ring(b"first")
+    store.write_ring(b"second")
+    assert store.read_ring() == b"second"
+
+
+def test_a_ring_that_cannot_be_written_leaves_the_old_one_and_no_half_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_ring(b"the old ring")
+    with monkeypatch.context() as full:
+        no_room(full)
+        with pytest.raises(MissingError, match=r"ring\.json cannot be written: No space left"):
+            store.write_ring(b"the new ring")
+    assert store.read_ring() == b"the old ring"
+    assert not (tmp_path / "ring.new").exists()
+
+
+def test_a_ring_is_on_the_disk_before_it_takes_the_old_ones_place(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bytes | None]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        seen.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, store.read_ring()))  # noqa: PTH115
+        real(fd)
+
+    store.write_ring(b"old")
+    monkeypatch.setattr(store_module.os, "fsync", fsync)
+    store.write_ring(b"new")
+    assert seen == [("ring.new", b"old"), (tmp_path.name, b"new")]
+
+
+def test_a_damaged_ring_is_set_aside_and_the_agent_is_a_new_one(store: Store) -> None:
+    uid = store.identity("node1", RANGE)
+    store.write_ring(b"rubbish")
+    store.put(record("red"))
+    aside = store.ring_damaged()
+    assert aside.read_bytes() == b"rubbish"
+    assert store.read_ring() is None
+    assert store.identity("node1", RANGE) != uid
+    assert set(store.records) == {record("red").attachment}, "the pods live on"
+
+
+def test_targets_are_what_was_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.read_targets() is None
+    store.write_targets(b"one")
+    with monkeypatch.context() as full:
+        no_room(full)
+        with pytest.raises(MissingError):
+            store.write_targets(b"two three")
+    assert store.read_targets() == b"one"
+
+
+def test_wipe_forgets_everything(store: Store, tmp_path: Path) -> None:
+    uid = store.identity("node1", RANGE)
+    store.write_ring(b"ring")
+    store.write_targets(b"targets")
+    store.next_life(5)
+    store.put(exposed())
+    store.put(record())
+    store.wipe()
+    assert (store.records, store.read_ring(), store.read_targets()) == ({}, None, None)
+    assert {path.name for path in tmp_path.iterdir()} <= {"attachments.journal"}
+    store.wipe()
+    assert store.identity("node1", RANGE) != uid

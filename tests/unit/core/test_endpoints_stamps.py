@@ -1,11 +1,13 @@
 """A peer's stamp must never leave this agent without room for its own."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from plugin.core import wire
 from plugin.core.endpoints import STAMP_MAX, Directory, Endpoint, Table
+from plugin.core.members import Member
 
-SEED = "ab" * 8
+KEYS = wire.Keys("weave", IPv4Network("10.32.0.0/12"))
+ME = Member("node1", "ab" * 8, IPv4Address("192.168.56.11"), 1)
 PEER = IPv4Address("192.168.56.12")
 
 
@@ -14,5 +16,7 @@ def test_after_the_highest_stamp_of_a_peer_our_next_claim_can_still_be_told() ->
     claim = Endpoint(IPv4Address("10.40.0.2"), "0a:58:0a:28:00:02", STAMP_MAX)
     directory.replace(PEER, Table(1, 1, frozenset({claim})))
     own = directory.put(IPv4Address("10.32.0.2"), "0a:58:0a:20:00:02", "red")
-    step = wire.Step(1, 0, 1, (own,), ())
-    assert wire.decode(wire.encode(step, SEED)) == step
+    step = wire.Step(0, 1, (own,), ())
+    received = wire.decode(wire.encode(step, ME, KEYS), KEYS)
+    assert isinstance(received, wire.Received)
+    assert received.message == step

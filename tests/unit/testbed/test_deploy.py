@@ -31,9 +31,11 @@ def plans() -> list[DeployPlan]:
 
 def test_every_node_gets_the_plugin_the_conflist_and_its_own_agent_configuration() -> None:
     one, two = plans()
-    paths = ["/opt/cni/bin/weave-net", "/etc/cni/net.d/10-weave.conflist", "/etc/weave/agent.json"]
+    paths = [
+        "/opt/cni/bin/weave-net", "/etc/cni/net.d/10-weave.conflist", "/etc/weave/agent.json", "/opt/weave/bin/weave",
+    ]  # fmt: skip
     assert [file.path for file in one.files] == [file.path for file in two.files] == paths
-    assert [file.mode for file in one.files] == [0o755, 0o644, 0o644]
+    assert [file.mode for file in one.files] == [0o755, 0o644, 0o644, 0o755]
     assert one.files[:2] == two.files[:2]
 
 
@@ -41,7 +43,8 @@ def test_the_agent_understands_its_configuration() -> None:
     config = msgspec.json.decode(plans()[1].files[2].content, type=AgentConfig)
     assert (config.name, config.node_address) == ("node2", "192.168.56.12")
     assert (config.range, config.vni, config.cluster) == ("10.64.0.0/16", 7, "labname")
-    assert config.peers == ("192.168.56.11", "192.168.56.12")
+    assert config.peers == ("192.168.56.11",), "one address is all that it is told of the others"
+    assert config.initial_peers == 2
     assert config.uplink == "eth0"
 
 
@@ -89,7 +92,13 @@ def test_the_agent_runs_with_our_interpreter_and_nothing_of_the_callers_environm
 
 def test_the_folders_of_all_files_and_of_the_log_are_made() -> None:
     plan = plans()[0]
-    assert parents(plan.files, plan.agent) == ["/etc/cni/net.d", "/etc/weave", "/opt/cni/bin", "/var/log/weave"]
+    assert parents(plan.files, plan.agent) == [
+        "/etc/cni/net.d",
+        "/etc/weave",
+        "/opt/cni/bin",
+        "/opt/weave/bin",
+        "/var/log/weave",
+    ]
 
 
 @pytest.mark.parametrize("file", plans()[0].files, ids=lambda file: Path(file.path).name)
@@ -192,7 +201,7 @@ def test_over_ssh_the_same_files_arrive_whole_with_their_modes() -> None:
         deploy(plan, transport)
     assert host.files == {file.path: file.content for file in plan.files}
     assert host.modes == {file.path: file.mode for file in plan.files}
-    assert host.commands == ["mkdir -p -- /etc/cni/net.d /etc/weave /opt/cni/bin /var/log/weave"]
+    assert host.commands == ["mkdir -p -- /etc/cni/net.d /etc/weave /opt/cni/bin /opt/weave/bin /var/log/weave"]
     assert host.closed
 
 

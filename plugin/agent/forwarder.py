@@ -1,0 +1,79 @@
+"""Keeps the kernel's forwarding entries in line with what the agent knows (plugin/core/forward.py decides)."""
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+
+from plugin.core.endpoints import Directory, Located
+from plugin.core.forward import Forwarding, affected, changes, narrowed, plan_forwarding
+from plugin.link import overlay
+from plugin.link.netlink import Link, Netlink
+
+
+class Forwarder:
+    """Knows what it last wrote, so that a small change costs little.
+
+    Args:
+        netlink: A socket in the node's namespace.
+        bridge: The switch.
+        device: The overlay device.
+        directory: Who is where.
+        destinations: The nodes that broadcast goes to.
+    """
+
+    def __init__(
+        self,
+        netlink: Netlink,
+        bridge: Link,
+        device: Link,
+        directory: Directory,
+        destinations: Callable[[], frozenset[IPv4Address]],
+    ) -> None:
+        self._netlink = netlink
+        self._bridge = bridge
+        self._device = device
+        self._directory = directory
+        self._destinations = destinations
+        self._flood: frozenset[IPv4Address] = frozenset()
+        self._remote: dict[str, IPv4Address] = {}
+        self._neighbours: dict[IPv4Address, str] = {}
+        self._complete = False
+
+    def sync(self) -> None:
+        """Write what has changed; the first time, all that differs from what an earlier agent left in the kernel."""
+        changed = self._directory.take_changed()
+        wanted_flood = self._destinations()
+        # Should the kernel refuse now, the next turn writes everything.
+        complete, self._complete = self._complete, False
+        if not complete:
+            self._remote, self._neighbours = {}, {}
+            self._write(self.observe(), plan_forwarding(self._directory.located(), wanted_flood, self._own()))
+        else:
+            written = Forwarding(self._flood, self._remote, self._neighbours)
+            changed = affected(written, self._places(changed), changed)
+            self._write(narrowed(written, changed), plan_forwarding(self._places(changed), wanted_flood, self._own()))
+        self._flood = wanted_flood
+        self._complete = True
+
+    def rewrite(self) -> None:
+        """Compare with the kernel again at the next `sync`: the bridge has another address."""
+        self._complete = False
+
+    def observe(self) -> Forwarding:
+        """What the kernel holds now."""
+        return overlay.observe_forwarding(self._netlink, bridge=self._bridge, overlay=self._device)
+
+    def _own(self) -> list[IPv4Address]:
+        return [interface.ip for index, interface in self._netlink.addresses() if index == self._bridge.index]
+
+    def _places(self, addresses: set[IPv4Address]) -> dict[IPv4Address, Located]:
+        return {address: place for address in addresses if (place := self._directory.locate(address)) is not None}
+
+    def _write(self, found: Forwarding, wanted: Forwarding) -> None:
+        difference = changes(found, wanted)
+        overlay.apply_forwarding(self._netlink, difference, bridge=self._bridge, overlay=self._device)
+        self._remote.update(wanted.remote)
+        self._neighbours.update(wanted.neighbours)
+        for mac in difference.remote_del:
+            self._remote.pop(mac, None)
+        for address in difference.neighbour_del:
+            self._neighbours.pop(address, None)

@@ -1,0 +1,297 @@
+"""What one agent knows and has written down of the ring: who takes part, who owns what, what it has promised.
+
+Two such books of one ring become equal when they are merged: of the seats the later epoch's hold, of every range the
+later owner (plugin/core/ring.py). How epochs and owners come about is plugin/core/decrees.py and gifts.py; this file
+keeps the law that everything an agent says or uses is on its disk before.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from ipaddress import IPv4Network
+
+from plugin.core import wire
+from plugin.core.allocator import EXPOSE, RingAllocator
+from plugin.core.codec import COUNTER, WireError
+from plugin.core.members import Member
+from plugin.core.outbox import Noted, Outbox, Persist, SpaceChanged
+from plugin.core.ring import Ring, RingError, Segment
+from plugin.core.shares import Share
+from plugin.core.synod import Voted
+from plugin.core.wire import RingState, Seat
+
+
+class RingBook:
+    """One agent's book.
+
+    Args:
+        network: The pod range.
+        outbox: Where messages go; its members say who answers.
+        allocator: Gets the ranges that are this agent's.
+
+    Attributes:
+        ring: Who owns what.
+        ring_id: Names the first agreement; empty before it.
+        epoch: How many decrees there have been.
+        seats: Who takes part, by uid.
+        left: Who took part once and never will again.
+        voted: What this agent has promised and accepted for the next decree.
+        removed: Why this agent is no longer a member; empty as long as it is.
+        refused: Why the others do not take it for one of them just now; empty as long as they do.
+    """
+
+    def __init__(self, network: IPv4Network, outbox: Outbox, allocator: RingAllocator) -> None:
+        self.outbox = outbox
+        self.members = outbox.members
+        self.allocator = allocator
+        self.ring = Ring(network)
+        self.ring_id = ""
+        self.epoch = 0
+        self.seats: dict[str, Seat] = {}
+        self.left: frozenset[str] = frozenset()
+        self.voted = Voted(1)
+        self.removed = ""
+        self.refused = ""
+        self._new_epoch: list[Callable[[], None]] = []
+        self._durable: tuple[Share, ...] = ()
+        self._serial = 0
+        self._unwritten: dict[int, tuple[Share, ...]] = {}
+
+    # --- reading --------------------------------------------------------------------------------------------------
+    @property
+    def uid(self) -> str:
+        """This agent's identity."""
+        return self.members.me.uid
+
+    @property
+    def seated(self) -> bool:
+        """Whether this agent takes part in agreements and may own addresses."""
+        return self.uid in self.seats
+
+    @property
+    def conflict(self) -> str:
+        """Why this agent may not give out addresses at all; empty when it may."""
+        return self.removed or self.refused
+
+    @property
+    def digest(self) -> int:
+        """64 bits of everything that is agreed."""
+        if not self.ring_id:
+            return 0
+        words = f"{self.ring_id}\n{self.epoch}"
+        return self.ring.fingerprint ^ int.from_bytes(blake2b(words.encode(), digest_size=8).digest(), "big")
+
+    @property
+    def has_pods(self) -> bool:
+        """Whether anything but the bridge holds an address here."""
+        return any(attachment != EXPOSE for attachment in self.allocator.held)
+
+    @property
+    def state(self) -> RingState:
+        """All that is agreed, as messages carry it."""
+        seats = tuple(sorted(self.seats.values()))
+        segments = self.ring.segments if self.ring_id else ()
+        return RingState(self.ring_id, self.epoch, seats, tuple(sorted(self.left)), segments)
+
+    def alive(self) -> list[Member]:
+        """The other members that answer."""
+        return [member for member in self.members.others.values() if member.answers]
+
+    def answers(self, uid: str) -> bool:
+        """Whether that very agent answers."""
+        return any(member.uid == uid and member.answers for member in self.members.others.values())
+
+    def name_of(self, uid: str) -> str:
+        """The node of a seat, for people; the uid itself when it has none."""
+        seat = self.seats.get(uid)
+        return uid if seat is None else seat.name
+
+    # --- merging --------------------------------------------------------------------------------------------------
+    def at_new_epoch(self, action: Callable[[], None]) -> None:
+        """Call `action` whenever a later epoch, or another ring, was taken up."""
+        self._new_epoch.append(action)
+
+    def merge(self, state: RingState, *, theirs_has_pods: bool = True) -> str:
+        """Take in what somebody says of the ring; a sentence when the two cannot be members of the same one."""
+        if not state.ring or state.ring == self.ring_id:
+            if state.ring:
+                self.adopt(state)
+            return ""
+        if not self.ring_id:
+            self.adopt(state)
+            return ""
+        if self._yields(state, theirs_has_pods=theirs_has_pods):
+            self._abandon()
+            self.adopt(state)
+            return ""
+        if self._would_yield(state, theirs_has_pods=theirs_has_pods):
+            return ""
+        return (
+            f"its ring {state.ring} of {len(state.seats)} members was founded apart from {self.ring_id} of "
+            f"{len(self.seats)} here: `weave reset` on one side"
+        )
+
+    def _yields(self, state: RingState, *, theirs_has_pods: bool) -> bool:
+        """Whether this agent may give its ring up: nothing of it is in use by anybody."""
+        if not self.seated and self.ring_id:
+            return True
+        if set(self.seats) != {self.uid} or self.has_pods:
+            return False
+        theirs_may = len(state.seats) == 1 and not theirs_has_pods
+        return not theirs_may or state.ring < self.ring_id
+
+    def _would_yield(self, state: RingState, *, theirs_has_pods: bool) -> bool:
+        return len(state.seats) == 1 and not theirs_has_pods
+
+    def _abandon(self) -> None:
+        self.outbox.add(Noted("ring given up for another", (("ring", self.ring_id),)))
+        self.ring = Ring(self.ring.network)
+        self.ring_id, self.epoch, self.seats, self.left = "", 0, {}, frozenset()
+        self.voted = Voted(1)
+
+    def adopt(self, state: RingState) -> None:
+        """Same ring: the later epoch's seats hold, and of every range the later owner."""
+        changed = False
+        if state.epoch > self.epoch or not self.ring_id:
+            self.ring_id, self.epoch = state.ring, state.epoch
+            self.seats = {seat.uid: seat for seat in state.seats}
+            self.left |= frozenset(state.left)
+            self.voted = Voted(self.epoch + 1)
+            self.members.left_uids = self.left
+            for action in self._new_epoch:
+                action()
+            if self.uid in self.left:
+                self.removed = "this node was removed from the ring: `weave reset` makes it a new member"
+            changed = True
+            names = ", ".join(sorted(seat.name for seat in state.seats))
+            self.outbox.add(Noted("ring agreed", (("epoch", str(self.epoch)), ("seats", names[:400]))))
+        merged = self._merge_segments(state.segments)
+        if changed or merged:
+            self.changed(())
+
+    def _merge_segments(self, segments: Iterable[Segment]) -> bool:
+        mine: list[Segment] = []
+        others: list[Segment] = []
+        for segment in segments:
+            (mine if segment.owner == self.uid else others).append(segment)
+        try:
+            for conflict in self.ring.conflicts(segments := [*mine, *others]):
+                self.outbox.add(Noted("ring conflict", (("range", str(conflict)),), serious=True))
+            changed = self.ring.merge(others)
+            # After a promise to let a member be removed, what it gives to us no longer counts: it may be the heir's.
+            changed += self.ring.merge(mine, frozen=self.voted.frozen)
+        except RingError as error:
+            self.outbox.add(Noted("ring refused", (("reason", error.message),), serious=True))
+            return False
+        return bool(changed)
+
+    def take(self, segments: tuple[Segment, ...]) -> bool:
+        """Somebody gave us these; False when that is no news."""
+        if self._merge_segments(segments):
+            self.changed(segments)
+            return True
+        return False
+
+    def on_news(self, news: wire.RingNews) -> None:
+        """Ranges have changed hands somewhere."""
+        if self.ring_id and self._merge_segments(news.segments):
+            self.changed(())
+
+    def changed(self, tell: tuple[Segment, ...]) -> None:
+        """The ring is another: write it down, use what is ours, and tell everybody about `tell`."""
+        self.write()
+        self.use()
+        if tell:
+            names = [member.name for member in self.alive()]
+            for start in range(0, len(tell), wire.SEGMENTS_PER_DATAGRAM_MAX):
+                self.outbox.broadcast(names, wire.RingNews(tell[start : start + wire.SEGMENTS_PER_DATAGRAM_MAX]))
+        self.outbox.add(SpaceChanged())
+
+    def write(self) -> None:
+        """Have it all written down, before anything that is wanted from now on."""
+        self._serial += 1
+        self._unwritten[self._serial] = self.ring.owned_by(self.uid)
+        self.outbox.add(Persist(_packed(self.state, self.voted), self._serial))
+
+    def use(self) -> None:
+        """Only what is ours now *and* was on the disk as ours may be given out."""
+        ours = () if self.conflict else _common(self.ring.owned_by(self.uid), self._durable)
+        self.allocator.own(ours)
+
+    # --- the disk -------------------------------------------------------------------------------------------------
+    def vote(self, voted: Voted) -> None:
+        """Remember a promise or an acceptance; whoever it is told to hears of it when it is on the disk."""
+        self.voted = voted
+        self.write()
+
+    def on_persisted(self, serial: int) -> None:
+        """What was to be written is on the disk: ranges that came with it may be used from now on."""
+        if serial in self._unwritten:
+            self._durable = self._unwritten[serial]
+            self._unwritten = {later: shares for later, shares in self._unwritten.items() if later > serial}
+            self.use()
+
+    def restore(self, data: bytes) -> None:
+        """Take up what an earlier life has written.
+
+        Raises:
+            WireError: It is not what `Persist` carried.
+            RingError: It belongs to another range.
+        """
+        state, voted = _unpacked(data)
+        self.ring_id, self.epoch = state.ring, state.epoch
+        self.seats = {seat.uid: seat for seat in state.seats}
+        self.left = frozenset(state.left)
+        if state.ring:
+            self.ring.merge(state.segments)
+        self.voted = voted
+        self.members.left_uids = self.left
+        self._durable = self.ring.owned_by(self.uid)
+        self.use()
+
+    def refuse(self, reason: str) -> None:
+        """A member refuses this agent (or, empty, takes it as its own): meanwhile it gives nothing out."""
+        if reason != self.refused:
+            self.refused = reason
+            self.use()
+            self.outbox.add(SpaceChanged())
+
+
+def _common(some: tuple[Share, ...], others: tuple[Share, ...]) -> tuple[Share, ...]:
+    found = []
+    for share in some:
+        for other in others:
+            first, last = max(share.first, other.first), min(share.last, other.last)
+            if first <= last:
+                found.append(Share(first, last))
+    return tuple(found)
+
+
+def _packed(state: RingState, voted: Voted) -> bytes:
+    held = {
+        "state": wire.STATE.dump(state),
+        "epoch": voted.epoch,
+        "promised": wire.BALLOT.dump(voted.promised),
+        "accepted": None if voted.accepted is None else wire.BALLOT.dump(voted.accepted),
+        "value": None if voted.value is None else wire.VALUE.dump(voted.value),
+        "frozen": list(voted.frozen),
+    }
+    return json.dumps(held, separators=(",", ":")).encode()
+
+
+def _unpacked(data: bytes) -> tuple[RingState, Voted]:
+    try:
+        held = json.loads(data)
+    except (ValueError, RecursionError):
+        raise WireError("it is no JSON") from None
+    if not isinstance(held, dict):
+        raise WireError("it is no JSON object")
+    accepted, value = held.get("accepted"), held.get("value")
+    voted = Voted(
+        COUNTER.load(held.get("epoch")),
+        wire.BALLOT.load(held.get("promised")),
+        None if accepted is None else wire.BALLOT.load(accepted),
+        None if value is None else wire.VALUE.load(value),
+        wire.UIDS.load(held.get("frozen")),
+    )
+    return wire.STATE.load(held.get("state")), voted
