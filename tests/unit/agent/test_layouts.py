@@ -78,11 +78,18 @@ def test_the_overview_counts_connections_by_state_and_peers_that_have_a_name() -
 
 
 def test_the_overview_of_an_agent_alone_and_without_an_address_says_so() -> None:
-    text = layouts.overview(status(bridge={"name": "weave", "address": None}, targets=[], password=True))
+    text = layouts.overview(
+        status(bridge={"name": "weave", "exposed": True, "address": None}, targets=[], password=True)
+    )
     assert "    Connections: 0\n" in text
     assert "        Targets: 0\n" in text
     assert "       Password: set\n" in text
     assert "         Bridge: weave without an address yet\n" in text
+
+
+def test_a_switch_whose_address_was_hidden_is_shown_so() -> None:
+    text = layouts.overview(status(bridge={"name": "weave", "exposed": False, "address": "10.32.0.1"}))
+    assert "         Bridge: weave without its address 10.32.0.1 (hidden)\n" in text
 
 
 @pytest.mark.parametrize(
