@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 from typing import Any, Final
 
@@ -18,11 +19,16 @@ from plugin.agent.__main__ import main
 from plugin.link import netns
 
 _KINDS: Final = (("uts", netns.CLONE_NEWUTS), ("mnt", netns.CLONE_NEWNS), ("net", netns.CLONE_NEWNET))
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 
 def raise_agents() -> int:
-    """Read what is wanted until the input ends."""
+    """Read what is wanted until the input ends, or whoever wants it: nobody would take down what is started later."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return 1
     gc.collect()
     gc.freeze()  # the agents share these pages as long as no collection touches them
     for line in sys.stdin:
@@ -43,10 +49,11 @@ def _start(wanted: dict[str, Any]) -> int:
         OSError: It could not; the text is its own.
     """
     reading, writing = os.pipe()
+    nursery = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _live(wanted, writing)
+        _live(wanted, writing, nursery)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as answer:
         failure = answer.read()
@@ -56,7 +63,7 @@ def _start(wanted: dict[str, Any]) -> int:
     return pid
 
 
-def _live(wanted: dict[str, Any], writing: int) -> None:
+def _live(wanted: dict[str, Any], writing: int, nursery: int) -> None:
     """Be an agent, and never return."""
     code = 1
     try:
@@ -71,6 +78,8 @@ def _live(wanted: dict[str, Any], writing: int) -> None:
             os.close(nothing)
             os.chdir("/")
             _name(b"weave-agent")
+            if os.getppid() != nursery:
+                return  # the lab was being taken down before this agent was in it
         except (OSError, KeyError) as error:
             os.write(writing, str(error).encode())
             return
