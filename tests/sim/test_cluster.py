@@ -130,6 +130,7 @@ def outcomes() -> Iterator[dict[int, "Future[str]"]]:
     """All runs, on all processors; each test waits for its own."""
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         yield {seed: pool.submit(outcome, seed) for seed in SEEDS}
+        pool.shutdown(wait=False, cancel_futures=True)  # of an interrupted run
 
 
 @pytest.mark.parametrize("seed", SEEDS)
