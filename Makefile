@@ -22,7 +22,7 @@ LEAVE := bash $(SETUP)/leave-make.sh $$? $$PPID
 READY := bash $(SETUP)/setup.sh run --quiet
 READY_DEV := bash $(SETUP)/setup.sh test --quiet
 
-VM_TARGETS := scenario demo test up down status cli
+VM_TARGETS := scenario chaos demo test up down status cli
 ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
@@ -49,6 +49,9 @@ else
 
 scenario: ## (VM) bring a topology up, run its scenarios, report into build/reports, tear down
 	@bash $(SETUP)/scenario.sh '$(TOPOLOGY)' $(ARGS) || $(LEAVE)
+
+chaos: ## (VM) two minutes of random faults, then everything has to be whole (ARGS='--seed 7 --seconds 3600')
+	@bash $(SETUP)/scenario.sh topologies/chaos.yaml --seconds 120 $(ARGS) || $(LEAVE)
 
 demo: ## (VM) five guided minutes: from a pod's creation to a VXLAN frame taken apart (ARGS=--auto: no keys)
 	@$(READY)

@@ -4,6 +4,7 @@ Its keys are documented in docs/guide/lab.md and stay as they are; tables are fo
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from plugin.core.errors import CheckError, InputError
@@ -43,7 +44,7 @@ def troubled_pairs(lab: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def views(lab: dict[str, Any]) -> list[list[str]]:
+def views(lab: Mapping[str, Any]) -> list[list[str]]:
     """The agents by what they believe of members, paths and addresses: one group when all agree."""
     groups: dict[str, list[str]] = {}
     for node in lab["nodes"]:

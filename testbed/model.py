@@ -45,6 +45,9 @@ UNDERLAY_MTU_MAX: Final = 65535
 
 IPERF_SECONDS_MAX: Final = 60
 DEADLINE_S_MAX: Final = 600
+CHAOS_SECONDS_MAX: Final = 36_000
+CHAOS_SEED_MAX: Final = 2**32 - 1
+CHAOS_PODS_MAX: Final = 100
 
 # ------------------------------------------------------------------------------------------------ network and underlay
 
@@ -238,12 +241,32 @@ class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
-Kind = Literal["ping", "iperf", "wire", "exec"]
-KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec")
+FaultKind = Literal["kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn"]
+FAULT_KINDS: Final[tuple[FaultKind, ...]] = ("kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn")
+
+
+class Chaos(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Random faults for a while; when they are repaired, the lab has to become whole again."""
+
+    seconds: Annotated[
+        int, Meta(ge=1, le=CHAOS_SECONDS_MAX, description="How long faults happen; does not count against `within_s`.")
+    ] = 20
+    seed: Annotated[
+        int, Meta(ge=0, le=CHAOS_SEED_MAX, description="What the faults are drawn from: the same seed, the same plan.")
+    ] = 1
+    pods: Annotated[int, Meta(ge=1, le=CHAOS_PODS_MAX, description="Pods beside the lab's own that come and go.")] = 6
+    faults: Annotated[
+        list[FaultKind],
+        Meta(min_length=1, description="The faults that may happen; all of them when left out."),
+    ] = msgspec.field(default_factory=lambda: list(FAULT_KINDS))
+
+
+Kind = Literal["ping", "iperf", "wire", "exec", "chaos"]
+KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "chaos")
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec` says of which kind."""
+    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec`, `chaos` says of which kind."""
 
     name: Annotated[str, Meta(max_length=120, description="What it shows; made from its keys when left out.")] = ""
     within_s: Annotated[
@@ -252,23 +275,24 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             gt=0,
             le=DEADLINE_S_MAX,
             description="The deadline in seconds. What may become true a little later (a ping) is retried until then. "
-            "What an iperf step measures comes on top.",
+            "What an iperf step measures and the faults of a chaos step come on top.",
         ),
     ] = 10
     ping: Ping | None = None
     iperf: Iperf | None = None
     wire: Wire | None = None
     exec: Exec | None = None
+    chaos: Chaos | None = None
 
     @property
     def kind(self) -> Kind:
-        """Which of the four kinds this step is."""
+        """Which of the five kinds this step is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
-    def action(self) -> Ping | Iperf | Wire | Exec:
+    def action(self) -> Ping | Iperf | Wire | Exec | Chaos:
         """The one kind that is set; the loader has checked that there is exactly one."""
-        action: Ping | Iperf | Wire | Exec = getattr(self, self.kind)
+        action: Ping | Iperf | Wire | Exec | Chaos = getattr(self, self.kind)
         return action
 
     @property
@@ -283,6 +307,8 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 return f"iperf {protocol} {iperf.from_} -> {iperf.to}"
             case Wire(path=path) as wire:
                 return f"wire {wire.from_} -> {wire.to} ({path})"
+            case Chaos(seconds=seconds, seed=seed):
+                return f"chaos for {seconds} s, seed {seed}"
             case Ping() as ping:
                 return f"ping {_words(ping.from_)} -> {_words(ping.to)}"
 

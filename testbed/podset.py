@@ -15,7 +15,7 @@ import msgspec
 from plugin.core.errors import CheckError
 from plugin.link import netns
 from testbed import engine, interrupts, mounts, processes
-from testbed.kubelet import Added, Kubelet, Sandbox, container_id
+from testbed.kubelet import CALL_TIMEOUT_S, NETNS_DIR, Added, Kubelet, Sandbox, container_id
 from testbed.model import Topology
 from testbed.paths import LabPaths
 from testbed.progress import Progress
@@ -100,6 +100,29 @@ def attach(paths: LabPaths, node: str, pod: str, *, attempt: int = 0) -> PodReco
         engine.unpin_network(paths, pod)
         kubelet.remove_sandbox(pod)
         raise
+
+
+def detach(paths: LabPaths, node: str, pod: str, container: str, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+    """Detach one pod, then let go of its sandbox and names; `container` is the id that it was attached with.
+
+    Raises:
+        CniCallError: The DEL failed; the sandbox stays, a runtime would call again.
+        OSError: The node cannot be entered.
+    """
+    space = paths.node_space(node)
+    kubelet = Kubelet(space, timeout_s=timeout_s)
+    kubelet.delete(Sandbox(pod=pod, container_id=container, netns=str(NETNS_DIR / pod)))
+    drop_sandbox(paths, node, pod)
+
+
+def drop_sandbox(paths: LabPaths, node: str, pod: str) -> None:
+    """Let go of a pod's names and namespaces. Safe to repeat.
+
+    Raises:
+        OSError: The node cannot be entered.
+    """
+    engine.unpin_network(paths, pod)
+    Kubelet(paths.node_space(node)).remove_sandbox(pod)
 
 
 def _publish(paths: LabPaths, node: Space, pod: str, sandbox: Path) -> None:

@@ -175,11 +175,11 @@ class FrameEvidence(Struct, frozen=True, kw_only=True, tag="frame"):
 
 
 class CommandEvidence(Struct, frozen=True, kw_only=True, tag="command"):
-    """One `exec`.
+    """One `exec`; or what a `chaos` step did to the lab, as text.
 
     Attributes:
         on: Where it ran.
-        command: What was run.
+        command: What was run; of a `chaos` step, the command that does the same again.
         ok: Whether it did what was expected.
         problem: What did not; empty when `ok`.
         ended: How it ended, such as `exit code 0`.
@@ -222,7 +222,7 @@ class StepResult(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Its title.
-        kind: `ping`, `iperf`, `wire` or `exec`.
+        kind: `ping`, `iperf`, `wire`, `exec` or `chaos`.
         status: The verdict.
         seconds: How long it took, all attempts included.
         expected: The expectation as a sentence.

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from testbed.model import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX
+
 _EXAMPLES = """
 \b
 Examples:
@@ -12,6 +14,7 @@ Examples:
   weavelab run --lab two-nodes same-node                  on a lab that is up already
   weavelab run --html report.html --junit junit.xml --json report.json
   weavelab run --keep --pcap captures                     leave the lab up; keep the packets
+  weavelab run --topology topologies/chaos.yaml --seed 7 --seconds 3600
 
 \b
 Exit code: 0 all steps hold, 1 one does not, 2 wrong usage, 3 the machine lacks something, 130 interrupted.
@@ -44,6 +47,18 @@ Exit code: 0 all steps hold, 1 one does not, 2 wrong usage, 3 the machine lacks 
 @click.option(
     "--pcap", type=click.Path(path_type=Path), metavar="DIR", help="Write what `wire` steps capture, a file an uplink."
 )
+@click.option(
+    "--seed",
+    type=click.IntRange(0, CHAOS_SEED_MAX),
+    metavar="N",
+    help="Draw the faults of `chaos` steps from this seed, instead of the one in the file.",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, CHAOS_SECONDS_MAX),
+    metavar="N",
+    help=f"Let `chaos` steps last so long, up to {CHAOS_SECONDS_MAX}.",
+)
 def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     scenarios: tuple[str, ...],
     topology: Path | None,
@@ -56,6 +71,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     html: Path | None,
     json_: Path | None,
     pcap: Path | None,
+    seed: int | None,
+    seconds: int | None,
 ) -> int:
     """Run the scenarios of a topology, all of them or the ones named, and report.
 
@@ -77,5 +94,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         html=html,
         json=json_,
         pcap=pcap,
+        seed=seed,
+        seconds=seconds,
     )
     return run_session(options)

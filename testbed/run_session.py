@@ -35,7 +35,7 @@ from testbed.results import (
     count_steps,
     worst,
 )
-from testbed.scenario import choose_scenarios, now_utc, run_scenarios
+from testbed.scenario import choose_scenarios, now_utc, override_chaos, run_scenarios
 from testbed.scenario_members import WEAVELAB
 from testbed.scenario_run import Run
 from testbed.tools import need_tools
@@ -43,8 +43,8 @@ from testbed.up import bring_up
 
 DEFAULT_TOPOLOGY: Final = Path("topologies/two-nodes.yaml")
 PROJECT: Final = Path(__file__).resolve().parents[1]
-TOOLS: Final = {"ping": "ping", "wire": "ping", "iperf": "iperf3"}
-"""The program that a kind of step calls; `exec` calls what the file says."""
+TOOLS: Final = {"ping": ("ping",), "wire": ("ping",), "iperf": ("iperf3",), "chaos": ("ping", "nft")}
+"""The programs that a kind of step calls; `exec` calls what the file says."""
 
 SIGNAL_EXIT: Final = 128
 """Plus the signal's number, as shells have it: 130 after Ctrl-C."""
@@ -65,6 +65,8 @@ class Options:
     html: Path | None = None
     json: Path | None = None
     pcap: Path | None = None
+    seed: int | None = None
+    seconds: int | None = None
 
 
 @dataclass(slots=True)
@@ -104,7 +106,8 @@ def run_session(options: Options) -> int:
     _check_reports(options)
     session = _prepare(options)
     scenarios = choose_scenarios(session.topology, options.scenarios)
-    need_tools(TOOLS[step.kind] for scenario in scenarios for step in scenario.steps if step.kind in TOOLS)
+    scenarios = override_chaos(scenarios, seed=options.seed, seconds=options.seconds)
+    need_tools(tool for scenario in scenarios for step in scenario.steps for tool in TOOLS.get(step.kind, ()))
     listener = TerminalListener(make_console(sys.stderr if options.json_output else sys.stdout))
     with interrupts.raised():
         try:

@@ -1,8 +1,8 @@
 """Run the scenarios of a lab: every step in order, each with its expectation, its deadline and its evidence.
 
-Read `run_scenarios` downwards. What a kind of step does is in `scenario_ping`, `scenario_iperf`, `scenario_wire` and
-`scenario_exec`; this file decides when to try again, when to give up, and what a failure takes with it. It prints
-nothing: whoever wants to see progress passes a `Listener`.
+Read `run_scenarios` downwards. What a kind of step does is in `scenario_ping`, `scenario_iperf`, `scenario_wire`,
+`scenario_exec` and `scenario_chaos`; this file decides when to try again, when to give up, and what a failure takes
+with it. It prints nothing: whoever wants to see progress passes a `Listener`.
 """
 
 import datetime as dt
@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from plugin.core.errors import InputError, WeaveError
-from testbed import scenario_exec, scenario_iperf, scenario_ping, scenario_wire
+from testbed import scenario_chaos, scenario_exec, scenario_iperf, scenario_ping, scenario_wire
 from testbed.model import Scenario, Step, Topology
 from testbed.probes.command import StoppedError
 from testbed.results import ScenarioResult, Status, StepResult, worst
@@ -68,6 +70,7 @@ KINDS: Final = {
     "iperf": Kind(scenario_iperf.expectation, scenario_iperf.attempt, scenario_iperf.extra_seconds),
     "wire": Kind(scenario_wire.expectation, scenario_wire.attempt),
     "exec": Kind(scenario_exec.expectation, scenario_exec.attempt),
+    "chaos": Kind(scenario_chaos.expectation, scenario_chaos.attempt, scenario_chaos.extra_seconds),
 }
 
 
@@ -92,6 +95,31 @@ def choose_scenarios(topology: Topology, names: Sequence[str]) -> tuple[Scenario
                 hint=f"{suggestion}it has: {', '.join(known)}",
             )
     return tuple(known[name] for name in names) if names else tuple(known.values())
+
+
+def override_chaos(
+    scenarios: Sequence[Scenario], *, seed: int | None = None, seconds: int | None = None
+) -> tuple[Scenario, ...]:
+    """The scenarios with another seed and another duration in every chaos step; None leaves what the file says.
+
+    Raises:
+        InputError: There is something to override, but no chaos step.
+    """
+    given = {key: value for key, value in (("seed", seed), ("seconds", seconds)) if value is not None}
+    if given and not any(step.kind == "chaos" for scenario in scenarios for step in scenario.steps):
+        raise InputError(
+            f"--{' and --'.join(given)} change the chaos steps of a run, and this one has none",
+            hint="weavelab run --topology topologies/chaos.yaml, or add a chaos step (docs/guide/scenarios.md)",
+        )
+
+    def changed(step: Step) -> Step:
+        if step.chaos is None or not given:
+            return step
+        return msgspec.structs.replace(step, chaos=msgspec.structs.replace(step.chaos, **given))
+
+    return tuple(
+        msgspec.structs.replace(scenario, steps=[changed(step) for step in scenario.steps]) for scenario in scenarios
+    )
 
 
 def run_scenarios(

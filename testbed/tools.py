@@ -10,6 +10,7 @@ PACKAGES: Final = {
     "bridge": "iproute2",
     "ip": "iproute2",
     "iperf3": "iperf3",
+    "nft": "nftables",
     "ping": "iputils-ping",
 }
 """Program to the Debian package that has it."""

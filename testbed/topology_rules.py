@@ -18,6 +18,7 @@ from testbed.model import (
     OUTSIDE,
     OWN_NODE,
     RESERVED_NAMES,
+    Chaos,
     Exec,
     Iperf,
     Ping,
@@ -39,6 +40,9 @@ UNUSABLE: Final = {
     IPv4Network("224.0.0.0/3"): "multicast and reserved addresses",
 }
 """Ranges that no interface can have an address of."""
+
+CUTS: Final = frozenset({"cut-node", "cut-overlay"})
+"""The faults of a chaos step that take two nodes."""
 
 PING_HEADERS_BYTES: Final = 28
 """IPv4 (20) and ICMP (8)."""
@@ -270,6 +274,8 @@ def _step(topology: Topology, path: KeyPath, step: Step) -> Findings:
             yield from _wire(topology, path, wire)
         case Exec() as command:
             yield from _exec(topology, path, command)
+        case Chaos() as chaos:
+            yield from _chaos(topology, path, chaos)
 
 
 def _ping(topology: Topology, path: KeyPath, ping: Ping) -> Findings:
@@ -356,6 +362,23 @@ def _exec(topology: Topology, path: KeyPath, command: Exec) -> Findings:
             yield Finding((*path, "stdout_matches"), message)
 
 
+def _chaos(topology: Topology, path: KeyPath, chaos: Chaos) -> Findings:
+    for index, fault in enumerate(chaos.faults):
+        if fault in chaos.faults[:index]:
+            yield Finding((*path, "faults", index), f"'faults' names '{fault}' twice")
+    if len(topology.nodes) == 1 and not set(chaos.faults) - CUTS:
+        message = "'faults' has cuts only, and a lab of one node has nobody to be cut off from: wanted another fault"
+        yield Finding((*path, "faults"), message)
+    pod_range = _network(topology.network.range)
+    needed = len(topology.nodes) + len(topology.pods) + chaos.pods
+    if pod_range is not None and needed > _usable(pod_range):
+        message = (
+            f"'pods' {chaos.pods}: the pod range {pod_range} has {_count(_usable(pod_range), 'usable address')}, "
+            f"needed are {needed} with the lab's own nodes and pods"
+        )
+        yield Finding((*path, "pods"), message)
+
+
 SCENARIO_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (_scenario_names, _steps)
 
 
@@ -363,7 +386,7 @@ SCENARIO_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (_scenario_n
 
 
 def kinds_sentence(present: Iterable[str]) -> str:
-    """What is wrong with a step that has none or several of the four kinds."""
+    """What is wrong with a step that has none or several of the five kinds."""
     kinds = list(present)
     found = f"found {' and '.join(kinds)}; make them steps of their own" if kinds else "found none"
     return f"a step wants exactly one of {', '.join(KINDS)}, {found}"

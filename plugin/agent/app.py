@@ -98,7 +98,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             store=store,
             space=space,
             flush=driver.flush,
-            changed=prober.use,
+            changed=hands.address_changed,
             log=log,
         )
         attachments = Attachments(
@@ -205,6 +205,12 @@ class _Hands:
         if self.prober is not None:
             self.prober.targets_changed()
 
+    def address_changed(self, address: IPv4Address | None) -> None:
+        """The switch has another address, or none."""
+        self.forwarder.rewrite()
+        if self.prober is not None:
+            self.prober.use(address)
+
     def persist(self, data: bytes) -> None:
         self.store.write_ring(data)
 
@@ -268,12 +274,15 @@ def refuse_overlap(netlink: Netlink, network: IPv4Network, bridge_index: int) ->
 
 def _bridges(node: Node, cluster: str) -> dict[IPv4Address, tuple[IPv4Address, str]]:
     """The bridges of the other nodes, where the overlay is probed: node address to bridge address and MAC."""
-    macs = {member.address: bridge_mac(cluster, member.name) for member in node.members.others.values()}
-    return {
-        place.node: (address, place.endpoint.mac)
-        for address, place in node.located().items()
-        if place.node is not None and macs.get(place.node) == place.endpoint.mac
-    }
+    tables = node.directory.remote
+    found = {}
+    for member in node.members.others.values():
+        mac = bridge_mac(cluster, member.name)
+        table = tables.get(member.address)
+        for endpoint in () if table is None else table.endpoints:
+            if endpoint.mac == mac:
+                found[member.address] = endpoint.address, mac
+    return found
 
 
 def _now_s() -> float:

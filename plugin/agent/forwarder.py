@@ -37,33 +37,40 @@ class Forwarder:
         self._remote: dict[str, IPv4Address] = {}
         self._neighbours: dict[IPv4Address, str] = {}
         self._complete = False
+        self._own: list[IPv4Address] | None = None
 
     def sync(self) -> None:
         """Write what has changed; the first time, all that differs from what an earlier agent left in the kernel."""
         changed = self._directory.take_changed()
-        wanted_flood = self._destinations()
+        wanted_flood, own = self._destinations(), self._bridge_addresses()
         # Should the kernel refuse now, the next turn writes everything.
         complete, self._complete = self._complete, False
         if not complete:
             self._remote, self._neighbours = {}, {}
-            self._write(self.observe(), plan_forwarding(self._directory.located(), wanted_flood, self._own()))
+            self._write(self.observe(), plan_forwarding(self._directory.located(), wanted_flood, own))
         else:
             written = Forwarding(self._flood, self._remote, self._neighbours)
             changed = affected(written, self._places(changed), changed)
-            self._write(narrowed(written, changed), plan_forwarding(self._places(changed), wanted_flood, self._own()))
+            self._write(
+                narrowed(written, changed),
+                plan_forwarding(self._places(changed), wanted_flood, own),
+            )
         self._flood = wanted_flood
         self._complete = True
 
     def rewrite(self) -> None:
-        """Compare with the kernel again at the next `sync`: the bridge has another address."""
+        """The bridge has another address: ask the kernel for it, and for everything, at the next `sync`."""
         self._complete = False
+        self._own = None
 
     def observe(self) -> Forwarding:
         """What the kernel holds now."""
         return overlay.observe_forwarding(self._netlink, bridge=self._bridge, overlay=self._device)
 
-    def _own(self) -> list[IPv4Address]:
-        return [interface.ip for index, interface in self._netlink.addresses() if index == self._bridge.index]
+    def _bridge_addresses(self) -> list[IPv4Address]:
+        if self._own is None:
+            self._own = [ip.ip for index, ip in self._netlink.addresses() if index == self._bridge.index]
+        return self._own
 
     def _places(self, addresses: set[IPv4Address]) -> dict[IPv4Address, Located]:
         return {address: place for address in addresses if (place := self._directory.locate(address)) is not None}

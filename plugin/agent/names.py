@@ -1,8 +1,10 @@
 """What peers are called: by their node's name, and in Weave's layouts by their bridge's MAC."""
 
 import hashlib
+from functools import lru_cache
 
 
+@lru_cache(maxsize=4096)
 def bridge_mac(cluster: str, name: str) -> str:
     """The bridge's MAC: made from cluster and node name, so it is the same after every start and on no other node.
 

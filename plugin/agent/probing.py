@@ -20,6 +20,7 @@ TRAFFIC_S: Final = 1.0
 LOAD_MAX: Final = 0.02
 """Reading the entries may take this part of the time: with many of them it is done less often."""
 
+RETARGET_S: Final = 0.2
 RECENT_S: Final = 2.5
 """A node to which frames went so lately is sent to."""
 
@@ -56,6 +57,7 @@ class Prober:
         self._on_changed = on_changed
         self._echo: Echo | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._retarget: asyncio.TimerHandle | None = None
         self._next_traffic_s = 0.0
         self._sent_before: int | None = 0
         self._probes = 0
@@ -85,7 +87,7 @@ class Prober:
                 self._log.error("overlay not probed", extra={"reason": error.message})
                 return
             loop.add_reader(self._echo.fileno(), self._on_readable)
-            self.targets_changed()
+            self._find_out()
         else:
             # Nobody probes them now: what was last seen must not be told as if it were so still.
             self._paths.set_targets({}, now_s=loop.time())
@@ -105,11 +107,19 @@ class Prober:
     def stop(self) -> None:
         """Probe no more."""
         self.use(None)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._retarget):
+            if timer is not None:
+                timer.cancel()
 
     def targets_changed(self) -> None:
-        """Endpoints are others than before."""
+        """Endpoints are others than before; many come at once, and looking through all of them is done once for all."""
+        if self._retarget is None:
+            self._retarget = asyncio.get_running_loop().call_later(RETARGET_S, self._find_out)
+
+    def _find_out(self) -> None:
+        if self._retarget is not None:
+            self._retarget.cancel()
+            self._retarget = None
         if self._echo is not None:
             targets = self._find_targets()
             self._macs = frozenset(mac for _, mac in targets.values())

@@ -99,7 +99,7 @@ class Status:
             "connections": Counter(peer["state"] for peer in peers),
             "ipam": self.ipam(),
             "pods": sum(attachment != EXPOSE for attachment in self._node.allocator.held),
-            "endpoints": len(self._node.located()),
+            "endpoints": self._node.directory.count,
             "digest": f"{self._node.digest:016x}",
             "unconfirmed": self._node.unconfirmed,
         }
@@ -301,7 +301,7 @@ class Status:
                 "weave_endpoints",
                 "gauge",
                 "Number of pods and bridges known, all nodes.",
-                [("", len(self._node.located()))],
+                [("", self._node.directory.count)],
             ),
             (
                 "weave_endpoints_unconfirmed_peers",

@@ -254,7 +254,7 @@ class Decrees:
             self._book.outbox.call(
                 member.address,
                 wire.Prepare(attempt.epoch, ballot, removing, self._book.state),
-                partial(self._on_prepare_answer, attempt, uid, now_s),
+                partial(self._on_vote, attempt, uid, now_s),
                 partial(attempt.refusals.__setitem__, uid),
             )
 
@@ -267,17 +267,22 @@ class Decrees:
         ]
         return sorted(found, key=lambda pair: pair[0])
 
-    def _on_prepare_answer(self, attempt: Round, uid: str, now_s: float, _sender: Member, answer: wire.Answer) -> None:
-        if not isinstance(answer, wire.Promise):
+    def _on_vote(self, attempt: Round, uid: str, now_s: float, _sender: Member, answer: wire.Answer) -> None:
+        """The answer of an acceptor, in either phase."""
+        if not isinstance(answer, wire.Promise | wire.Accepted):
             attempt.refusals[uid] = refusal(answer)
             return
         self._book.merge(answer.state)
         if self._round is not attempt:
-            return
+            return  # what came with the answer has settled it
         if not answer.granted:
-            self._on_refused(attempt, uid, answer.promised, answer.reason, now_s)
-            return
-        self._on_promise(attempt, uid, answer.accepted, answer.value, now_s)
+            reason = answer.reason if isinstance(answer, wire.Promise) else "it is bound to another proposal"
+            self._on_refused(attempt, uid, answer.promised, reason, now_s)
+        elif isinstance(answer, wire.Promise):
+            self._on_promise(attempt, uid, answer.accepted, answer.value, now_s)
+        elif attempt.on_accepted(uid):
+            assert attempt.value is not None
+            self._decided(attempt.value, now_s)
 
     def _on_promise(
         self, attempt: Round, uid: str, accepted: wire.Ballot | None, value: Value | None, now_s: float
@@ -302,22 +307,9 @@ class Decrees:
             self._book.outbox.call(
                 member.address,
                 wire.Accept(attempt.epoch, attempt.ballot, chosen),
-                partial(self._on_accept_answer, attempt, other, now_s),
+                partial(self._on_vote, attempt, other, now_s),
                 partial(attempt.refusals.__setitem__, other),
             )
-
-    def _on_accept_answer(self, attempt: Round, uid: str, now_s: float, _sender: Member, answer: wire.Answer) -> None:
-        if not isinstance(answer, wire.Accepted):
-            attempt.refusals[uid] = refusal(answer)
-            return
-        self._book.merge(answer.state)
-        if self._round is not attempt:
-            return
-        if not answer.granted:
-            self._on_refused(attempt, uid, answer.promised, "it is bound to another proposal", now_s)
-        elif attempt.on_accepted(uid):
-            assert attempt.value is not None
-            self._decided(attempt.value, now_s)
 
     def _on_refused(self, attempt: Round, uid: str, promised: wire.Ballot, reason: str, now_s: float) -> None:
         attempt.on_refused(uid, promised, reason)

@@ -9,6 +9,7 @@ wins, everywhere the same way, and the other is shadowed, not forgotten.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from types import MappingProxyType
 from typing import Final
 
 STAMP_MAX: Final = (1 << 48) - 1
@@ -72,8 +73,13 @@ class Directory:
 
     @property
     def remote(self) -> Mapping[IPv4Address, Table]:
-        """The peers' tables by node address."""
-        return dict(self._remote)
+        """The peers' tables by node address; it follows what changes."""
+        return MappingProxyType(self._remote)
+
+    @property
+    def count(self) -> int:
+        """How many addresses are claimed."""
+        return len(self._claims)
 
     def put(self, address: IPv4Address, mac: str, label: str) -> Endpoint:
         """A pod was attached here; the same address again replaces its entry."""

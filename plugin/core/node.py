@@ -46,6 +46,7 @@ GOSSIP_S: Final = 0.2
 """While there is news, HELPERS others are told this often: everybody knows after log(members) turns."""
 
 GREETINGS_PER_TURN_MAX: Final = 64
+SHOW_S: Final = 0.2
 QUIET_MS: Final = 2000
 """Two agents compare everything when both have been quiet for so long and are still not equal."""
 
@@ -99,6 +100,7 @@ class Node:
         )
         self._shown: dict[IPv4Address, Peer] = {}
         self._peers_changed = True
+        self._next_show_s = float("-inf")
         self._helping: dict[tuple[str, int], tuple[str, int, float]] = {}
         self._failed_s: dict[str, float] = {}
         self._next_gossip_s = 0.0
@@ -188,6 +190,8 @@ class Node:
         if self._members.has_news or self._links.has_news or self._greet:
             times.append(self._next_gossip_s)
         times += [since_s + GONE_S for since_s in self._failed_s.values()]
+        if self._is_to_show():
+            times.append(self._next_show_s)
         return min(times)
 
     def effects(self) -> list[Effect]:
@@ -476,7 +480,7 @@ class Node:
                 self._links.forget(name)
                 self._heard.pop(name, None)
             if changed.answers and (new_life or not before.answers):  # type: ignore[union-attr]
-                self._spread.met(name, now_s=now_s)
+                self._spread.met(name, anew=new_life, now_s=now_s)
                 self._greet.add(name)
             self._outbox.add(PeersChanged())
             self._peers_changed = True
@@ -554,9 +558,14 @@ class Node:
             return replace(peer, state=PeerState.PENDING, reason="not heard itself yet")
         return peer
 
+    def _is_to_show(self) -> bool:
+        return self._peers_changed or self._door.changed or self._reunion.changed
+
     def _show_changes(self) -> None:
-        if not (self._peers_changed or self._door.changed or self._reunion.changed):
+        """Tell whose state is another; not more often than SHOW_S, for it means to look at all of them."""
+        if not self._is_to_show() or self._now_s < self._next_show_s:
             return
+        self._next_show_s = self._now_s + SHOW_S
         self._peers_changed = self._door.changed = self._reunion.changed = False
         shown = dict(self.peers)
         for address, peer in shown.items():

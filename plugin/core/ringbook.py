@@ -7,6 +7,7 @@ keeps the law that everything an agent says or uses is on its disk before.
 
 import json
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Network
 
@@ -78,8 +79,7 @@ class RingBook:
         """64 bits of everything that is agreed."""
         if not self.ring_id:
             return 0
-        words = f"{self.ring_id}\n{self.epoch}"
-        return self.ring.fingerprint ^ int.from_bytes(blake2b(words.encode(), digest_size=8).digest(), "big")
+        return self.ring.fingerprint ^ _epoch_mark(self.ring_id, self.epoch)
 
     @property
     def has_pods(self) -> bool:
@@ -255,6 +255,11 @@ class RingBook:
             self.refused = reason
             self.use()
             self.outbox.add(SpaceChanged())
+
+
+@lru_cache(maxsize=64)
+def _epoch_mark(ring_id: str, epoch: int) -> int:
+    return int.from_bytes(blake2b(f"{ring_id}\n{epoch}".encode(), digest_size=8).digest(), "big")
 
 
 def _common(some: tuple[Share, ...], others: tuple[Share, ...]) -> tuple[Share, ...]:

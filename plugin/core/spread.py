@@ -99,11 +99,16 @@ class Spread:
         self._outbox.broadcast(others, step)
         self._outbox.add(EndpointsChanged())
 
-    def met(self, name: str, *, now_s: float) -> None:
-        """A member is there, for the first time, again, or in a new life: it has nothing of this agent's table."""
-        self._confirmed.pop(name, None)
-        self._assemblies.pop(name, None)
-        if self._directory.own.version > 0:
+    def met(self, name: str, *, anew: bool, now_s: float) -> None:
+        """A member is there: `anew` for the first time or in a new life, else again after it had seemed to be gone.
+
+        One that is there again has what it confirmed before; telling all of it once more would only keep those busy
+        who were too busy to answer. If it has forgotten, it notices by the version in the next ping, and asks.
+        """
+        if anew:
+            self._confirmed.pop(name, None)
+            self._assemblies.pop(name, None)
+        if self._directory.own.version > self._confirmed.get(name, 0):
             # A moment later: most have it by then from an exchange of everything.
             self._pushed[name] = _Pushed(now_s + _TURN_S, RESEND_S)
 

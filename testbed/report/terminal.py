@@ -18,13 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.model import Scenario, Step
-from testbed.results import Counts, RunResult, ScenarioResult, Status, StepResult
+from testbed.results import CommandEvidence, Counts, RunResult, ScenarioResult, Status, StepResult
 
 WIDE_COLUMNS: Final = 110
 """From here on, expectation and sight stand side by side; below, one under the other."""
 
 PLAIN_WIDTH: Final = 10_000
 STATE_LINES_MAX: Final = 12
+CHAOS_LINES_MAX: Final = 400
+"""Of what a chaos step did, the end is shown; all of it is in the other reports."""
 
 STYLES: Final = {
     Status.PASS: "bold green",
@@ -131,6 +133,11 @@ def _facts(step: StepResult, *, kept: bool) -> list[tuple[str, str]]:
 
 
 def _observations(step: StepResult) -> Iterator[tuple[str, list[str]]]:
+    for item in step.evidence:
+        if step.kind == "chaos" and isinstance(item, CommandEvidence):
+            done = item.stdout.splitlines()
+            fewer = [f"… {len(done) - CHAOS_LINES_MAX} earlier lines"] if len(done) > CHAOS_LINES_MAX else []
+            yield "what was done", [*fewer, *done[-CHAOS_LINES_MAX:]]
     for state in step.states:
         for observation in state.observations:
             lines = observation.text.splitlines()
