@@ -22,7 +22,6 @@ from plugin.core.members import Links, Member, Members, MemberState, Peer, PeerS
 from plugin.core.outbox import (
     Counters,
     Effect,
-    EndpointsChanged,
     Outbox,
     PeerChanged,
     PeersChanged,
@@ -573,6 +572,3 @@ class Node:
             if before is None or (before.state, before.reason, before.name) != (peer.state, peer.reason, peer.name):
                 self._outbox.add(PeerChanged(peer))
         self._shown = shown
-
-
-__all__ = ["EndpointsChanged", "Node"]

@@ -188,7 +188,8 @@ class RingBook:
     def take(self, segments: tuple[Segment, ...]) -> bool:
         """Somebody gave us these; False when that is no news."""
         if self._merge_segments(segments):
-            self.changed(segments)
+            # Many small gifts side by side become one range again: everybody has to keep and tell the whole ring.
+            self.changed((*segments, *self.ring.compact(self.uid)))
             return True
         return False
 

@@ -1,16 +1,11 @@
-"""How one pod range becomes a share for every node: arithmetic on addresses, nothing else.
+"""Arithmetic on the pod range: where equal parts begin, and which addresses of a part may be given away.
 
-Shares are equal up to the alignment (Weave's recursive halving gives three nodes 50, 25 and 25 %). Every agent computes
-them from the same two values, the range and the list of members, so no two agents can think that they own the same
-address; `seed` condenses these values, and agents with different seeds refuse each other (plugin/core/node.py).
-
-The ring (plugin/core/ring.py) takes the place of `split` and `seed` when membership is automatic. It shares with them
-where equal parts begin (`edges`); the allocator, which addresses of a part may be given away.
+Parts are equal up to the alignment (Weave's recursive halving gives three nodes 50, 25 and 25 %). Who owns which is the
+ring's (plugin/core/ring.py).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -63,29 +58,6 @@ def parse_range(text: str) -> IPv4Network:
     return network
 
 
-def split(network: IPv4Network, members: Sequence[IPv4Address]) -> dict[IPv4Address, Share]:
-    """Give every member an equal, contiguous share; the order of `members` does not matter.
-
-    Raises:
-        InputError: No members, or more members than the range can give two addresses each.
-    """
-    owners = sorted(set(members))
-    if not owners:
-        raise InputError("a pod range needs at least one member to belong to")
-    size = network.num_addresses
-    cuts = edges(network, len(owners))
-    parts = {
-        owner: Share(IPv4Address(cuts[position]), IPv4Address(max(cuts[position], cuts[position + 1] - 1)))
-        for position, owner in enumerate(owners)
-    }
-    if size < len(owners) or min(count_usable(network, part) for part in parts.values()) < 2:
-        raise InputError(
-            f"the pod range {network} has {size} addresses, too few for {len(owners)} nodes",
-            hint="every node needs one for its bridge and one for a pod: use a larger range",
-        )
-    return parts
-
-
 def edges(network: IPv4Network, count: int) -> list[int]:
     """Where `count` equal parts of the range begin, and behind them where the range ends (as numbers)."""
     size, base = network.num_addresses, int(network.network_address)
@@ -127,12 +99,3 @@ def is_usable(network: IPv4Network, share: Share, address: IPv4Address) -> bool:
     if address not in share:
         return False
     return next(usable(network, Share(address, address)), None) is not None
-
-
-def seed(network: IPv4Network, members: Iterable[IPv4Address], cluster: str, overlay: str = "") -> str:
-    """What two agents must agree on before they talk, condensed to 16 hex digits.
-
-    `overlay` is whatever else would part them silently: a VNI that only one of them has, say.
-    """
-    text = "\n".join([cluster, str(network), overlay, *(str(member) for member in sorted(set(members)))])
-    return sha256(text.encode()).hexdigest()[:16]

@@ -53,6 +53,8 @@ def get(path: str) -> str:
 def test_both_listeners_tell_the_documented_keys(cluster: Cluster) -> None:
     cluster.mesh()
     cluster.add(1, "redpod")
+    round_trip = "weave_path_round_trip_seconds{"
+    wait_for(lambda: round_trip in over_tcp(cluster, get("/metrics"))[1], "the overlay was probed")
     status, text = over_tcp(cluster, get("/status"))
     assert status == 200
     assert set(json.loads(text)) == documented("### `/status`")
