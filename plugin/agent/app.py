@@ -200,8 +200,8 @@ class _Hands:
     space: Space | None = None
     prober: Prober | None = None
 
-    def sync_forwarding(self) -> None:
-        self.forwarder.sync()
+    def sync_forwarding(self, *, peers: bool) -> None:
+        self.forwarder.sync(peers=peers)
         if self.prober is not None:
             self.prober.targets_changed()
 

@@ -43,12 +43,16 @@ _DATAGRAMS_PER_TURN_MAX: Final = 256
 
 _BACKLOG: Final = 256
 
+GATHER_S: Final = 0.01
+"""What peers tell within this time of the last write to the kernel is written together: when a hundred pods start, each
+is told by its own node. The first of them is written at once."""
+
 
 class Handlers(Protocol):
     """What the rest of the agent does with the node's effects."""
 
-    def sync_forwarding(self) -> None:
-        """Who is where has changed."""
+    def sync_forwarding(self, *, peers: bool) -> None:
+        """Who is where has changed; `peers`: also to whom broadcast goes."""
 
     def persist(self, data: bytes) -> None:
         """Write the ring down.
@@ -116,6 +120,9 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unwritten: tuple[bytes, int] | None = None
+        self._peers_stale = self._endpoints_stale = False
+        self._synced_s = float("-inf")
+        self._sync_later: asyncio.TimerHandle | None = None
         self._serving = 0
         self._accepting = False
         self._calling = asyncio.Semaphore(CALLS_MAX)
@@ -131,21 +138,25 @@ class Driver:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._socket)
         loop.remove_reader(self._listener)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._sync_later):
+            if timer is not None:
+                timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._socket.close()
         self._listener.close()
 
-    def flush(self) -> bool:  # noqa: C901, PLR0912 - a case an effect
+    def flush(self, *, gather: bool = False) -> bool:  # noqa: C901, PLR0912 - a case an effect
         """Carry out what the node wants done; call it after whatever was asked of it.
+
+        Args:
+            gather: The kernel's entries may wait up to GATHER_S for more of the kind.
 
         Returns:
             False when something could not be written down: what should have followed was dropped.
         """
-        sync = space = False
+        space = False
         # What could not be written is tried again first; until it is on the disk no exchange may speak of it.
         written = self._unwritten is None or self._persist(*self._unwritten)
         while effects := self._node.effects():
@@ -174,20 +185,36 @@ class Driver:
                         )
                     case Noted(event, fields, serious) if not forgotten:
                         self._log.log(logging.ERROR if serious else logging.INFO, event, extra=dict(fields))
-                    case EndpointsChanged() | PeersChanged():
-                        sync = True
+                    case EndpointsChanged():
+                        self._endpoints_stale = True
+                    case PeersChanged():
+                        self._peers_stale = True
                     case SpaceChanged():
                         space = True
             if space:
                 space = False
                 self._handlers.space_changed()
-        if sync:
-            try:
-                self._handlers.sync_forwarding()
-            except OSError as error:  # the next change, or the next start, writes everything again
-                self._log.error("forwarding not written", extra={"reason": str(error)})
+        if self._endpoints_stale or self._peers_stale:
+            self._sync(gather=gather)
         self._set_timer()
         return written
+
+    def _sync(self, *, gather: bool = False) -> None:
+        """Bring the kernel's entries in line, now or a little later."""
+        now_s = self._now_s()
+        if gather and now_s < self._synced_s + GATHER_S:
+            if self._sync_later is None:
+                self._sync_later = asyncio.get_running_loop().call_at(self._synced_s + GATHER_S, self._sync)
+            return
+        if self._sync_later is not None:
+            self._sync_later.cancel()
+            self._sync_later = None
+        peers, self._peers_stale, self._endpoints_stale = self._peers_stale, False, False
+        try:
+            self._handlers.sync_forwarding(peers=peers)
+        except OSError as error:  # the next change, or the next start, writes everything again
+            self._log.error("forwarding not written", extra={"reason": str(error)})
+        self._synced_s = self._now_s()
 
     def kick(self) -> None:
         """Let the node act now on what it was told, not at its next turn."""
@@ -221,7 +248,7 @@ class Driver:
                 continue
             if port == self._port:
                 self._node.on_datagram(data, IPv4Address(host), now_s=now_s)
-        self.flush()
+        self.flush(gather=True)
 
     def _on_timer(self) -> None:
         if self._timer is not None:
@@ -293,6 +320,8 @@ class Driver:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 request = await _read_frame(stream)
+                if _hung_up(stream):
+                    return  # it waited too long: the work would be for nothing, when there is most of it
                 answer = self._node.on_request(request, source, now_s=loop.time())
                 if self.flush() and answer is not None:
                     await loop.sock_sendall(stream, LENGTH.pack(len(answer)) + answer)
@@ -317,6 +346,14 @@ class Driver:
 
 def _stream() -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+
+def _hung_up(stream: socket.socket) -> bool:
+    """Whether the other end has closed; one that waits for its answer says nothing more."""
+    try:
+        return not stream.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
 
 
 async def _read_frame(stream: socket.socket) -> bytes:

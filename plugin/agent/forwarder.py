@@ -36,23 +36,29 @@ class Forwarder:
         self._flood: frozenset[IPv4Address] = frozenset()
         self._remote: dict[str, IPv4Address] = {}
         self._neighbours: dict[IPv4Address, str] = {}
+        self._holders: dict[str, set[IPv4Address]] = {}
         self._complete = False
         self._own: list[IPv4Address] | None = None
 
-    def sync(self) -> None:
-        """Write what has changed; the first time, all that differs from what an earlier agent left in the kernel."""
+    def sync(self, *, peers: bool) -> None:
+        """Write what has changed; the first time, all that differs from what an earlier agent left in the kernel.
+
+        Args:
+            peers: Broadcast may go to others than before.
+        """
         changed = self._directory.take_changed()
-        wanted_flood, own = self._destinations(), self._bridge_addresses()
         # Should the kernel refuse now, the next turn writes everything.
         complete, self._complete = self._complete, False
+        wanted_flood = self._flood if complete and not peers else self._destinations()
+        own = self._bridge_addresses()
         if not complete:
-            self._remote, self._neighbours = {}, {}
+            self._remote, self._neighbours, self._holders = {}, {}, {}
             self._write(self.observe(), plan_forwarding(self._directory.located(), wanted_flood, own))
         else:
             written = Forwarding(self._flood, self._remote, self._neighbours)
-            changed = affected(written, self._places(changed), changed)
+            changed = affected(written, self._holders, self._places(changed), changed)
             self._write(
-                narrowed(written, changed),
+                narrowed(written, self._holders, changed),
                 plan_forwarding(self._places(changed), wanted_flood, own),
             )
         self._flood = wanted_flood
@@ -79,8 +85,20 @@ class Forwarder:
         difference = changes(found, wanted)
         overlay.apply_forwarding(self._netlink, difference, bridge=self._bridge, overlay=self._device)
         self._remote.update(wanted.remote)
-        self._neighbours.update(wanted.neighbours)
         for mac in difference.remote_del:
             self._remote.pop(mac, None)
         for address in difference.neighbour_del:
-            self._neighbours.pop(address, None)
+            self._hold(address, None)
+        for address, mac in wanted.neighbours.items():
+            self._hold(address, mac)
+
+    def _hold(self, address: IPv4Address, mac: str | None) -> None:
+        """The address has this MAC now, or none."""
+        before = self._neighbours.pop(address, None)
+        if before is not None:
+            self._holders[before].discard(address)
+            if not self._holders[before]:
+                del self._holders[before]
+        if mac is not None:
+            self._neighbours[address] = mac
+            self._holders.setdefault(mac, set()).add(address)

@@ -20,7 +20,7 @@ TRAFFIC_S: Final = 1.0
 LOAD_MAX: Final = 0.02
 """Reading the entries may take this part of the time: with many of them it is done less often."""
 
-RETARGET_S: Final = 0.2
+RETARGET_S: Final = 0.3
 RECENT_S: Final = 2.5
 """A node to which frames went so lately is sent to."""
 
@@ -189,12 +189,15 @@ class Prober:
             self._paths.on_unsendable(identifier, reason, now_s=asyncio.get_running_loop().time())
 
     def _set_timer(self) -> None:
+        due_s = float("inf")
+        loop = asyncio.get_running_loop()
+        if self._echo is not None:
+            # A little later at the least: a timer that is always due must not take the processor.
+            due_s = max(min(self._paths.next_timer_s(), self._next_traffic_s), loop.time() + 0.005)
         if self._timer is not None:
+            if abs(self._timer.when() - due_s) < 0.001:
+                return
             self._timer.cancel()
             self._timer = None
-        if self._echo is None:
-            return
-        loop = asyncio.get_running_loop()
-        due_s = min(self._paths.next_timer_s(), self._next_traffic_s)
-        # A little later at the least: a timer that is always due must not take the processor.
-        self._timer = loop.call_at(max(due_s, loop.time() + 0.005), self._on_timer)
+        if self._echo is not None:
+            self._timer = loop.call_at(due_s, self._on_timer)

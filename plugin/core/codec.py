@@ -19,6 +19,7 @@ NAME_BYTES_MAX: Final = 63
 LABEL_BYTES_MAX: Final = 40
 COUNTER_MAX: Final = (1 << 63) - 1
 UID_DIGITS: Final = 16
+ROWS_REMEMBERED: Final = 2048
 _HEX: Final = frozenset("0123456789abcdef")
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 
@@ -75,16 +76,31 @@ def listing(item: Codec[T], count_max: int) -> Codec[tuple[T, ...]]:
     return Codec(lambda values: [item.dump(value) for value in values], load)
 
 
-def row(make: Callable[..., T], fields: dict[str, Codec[Any]]) -> Codec[T]:
-    """A dataclass as a list of its values, in the order of `fields`: short on the wire, checked field by field."""
+def row(make: Callable[..., T], fields: dict[str, Codec[Any]], *, recurs: bool = False) -> Codec[T]:
+    """A dataclass as a list of its values, in the order of `fields`: short on the wire, checked field by field.
+
+    Args:
+        make: The dataclass, frozen.
+        fields: Its fields.
+        recurs: The same values come again and again (the sender of every message does): those that were checked lately
+            are not checked again, which is most of the work of a message.
+    """
     names = tuple(fields)
     codecs = tuple(fields.values())
     getters = tuple(zip(names, (codec.dump for codec in codecs), strict=True))
 
+    def checked(*values: Any) -> T:
+        return make(*(codec.load(value) for codec, value in zip(codecs, values, strict=True)))
+
+    # `typed`, for True is not 1 here; what is refused raises, and is never remembered.
+    remembered = lru_cache(maxsize=ROWS_REMEMBERED, typed=True)(checked)
+
     def load(value: Any) -> T:
         if not isinstance(value, list) or len(value) != len(codecs):
             raise WireError(f"wanted [{', '.join(names)}], found {_shown(value)}")
-        return make(*(codec.load(entry) for codec, entry in zip(codecs, value, strict=True)))
+        if recurs and not any(isinstance(entry, list | dict) for entry in value):
+            return remembered(*value)
+        return checked(*value)
 
     return Codec(lambda made: [dump(getattr(made, name)) for name, dump in getters], load)
 
@@ -167,7 +183,9 @@ ENDPOINT: Final = row(
     {"address": ADDRESS, "mac": Codec(str, _load_mac), "stamp": counter(highest=STAMP_MAX), "label": LABEL},
 )
 _NUMBER: Final = counter(highest=0xFFFFFFFF)
-SEGMENT: Final = row(_load_segment, {"first": _NUMBER, "last": _NUMBER, "version": COUNTER, "owner": OWNER})
+SEGMENT: Final = row(
+    _load_segment, {"first": _NUMBER, "last": _NUMBER, "version": COUNTER, "owner": OWNER}, recurs=True
+)
 
 
 def _shown(value: Any) -> str:

@@ -35,6 +35,9 @@ FREEZE_S: Final = 10.0
 """After a removal was promised and did not come about for so long, somebody decides that nothing changes."""
 
 GUESTS_MAX: Final = 1024
+GUESTS_GATHER_S: Final = 0.3
+"""After a decree those who want a seat are gathered for so long: a hundred that join at once need three decrees, not a
+hundred, and every decree means to ask more than half of all seats. The first guest waits for nothing."""
 
 
 class Decrees:
@@ -60,6 +63,7 @@ class Decrees:
         self._wait_s = RETRY_S
         self._enough_s: float | None = None
         self._guests: dict[str, tuple[Seat, float]] = {}
+        self._gathering_until_s = 0.0
         self._dead_seen: tuple[int, ...] = ()
         self._dead_known: tuple[str, ...] = ()
         self.waiting = ""
@@ -175,7 +179,9 @@ class Decrees:
             for uid, (seat, since_s) in self._guests.items()
             if seat.name not in seated or now_s - since_s >= HEIR_PATIENCE_S
         }
-        if guests or (self._frozen_s is not None and now_s - self._frozen_s >= FREEZE_S):
+        if guests and now_s < self._gathering_until_s:
+            self._next_round_s = self._gathering_until_s
+        elif guests or (self._frozen_s is not None and now_s - self._frozen_s >= FREEZE_S):
             quorum = synod.majority(self._book.seats)
             what = f"seat of {', '.join(sorted(seat.name for seat in guests.values())) or 'nobody new'}"
             if self._reachable(quorum, what, now_s):
@@ -320,6 +326,7 @@ class Decrees:
         """The decree is made: take it up and tell everybody."""
         self._round = None
         self._wait_s, self._next_round_s = RETRY_S, now_s
+        self._gathering_until_s = now_s + GUESTS_GATHER_S
         self._book.adopt(self._state_after(value))
         self._tell_all()
 

@@ -27,6 +27,7 @@ what is there to what is wanted. Carrying it out is plugin/link/overlay.py.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import TypeAlias
 
 from plugin.core.endpoints import Located
 
@@ -85,23 +86,37 @@ def plan_forwarding(
     return Forwarding(frozenset(peers), elsewhere, neighbours)
 
 
+Holders: TypeAlias = Mapping[str, Collection[IPv4Address]]
+"""Whose MAC it is: for each MAC of `Forwarding.neighbours` the addresses that have it, nearly always one."""
+
+
 def affected(
-    known: Forwarding, located: Mapping[IPv4Address, Located], addresses: Collection[IPv4Address]
+    known: Forwarding,
+    holders: Holders,
+    located: Mapping[IPv4Address, Located],
+    addresses: Collection[IPv4Address],
 ) -> set[IPv4Address]:
-    """`addresses` and all that share a MAC with one of them, before or now: only together do they decide its entry."""
+    """`addresses` and all that share a MAC with one of them, before or now: only together do they decide its entry.
+
+    What this and `narrowed` cost depends on `addresses`, not on how many pods there are: they are called for every pod
+    of the cluster that comes and goes.
+    """
     macs = {known.neighbours[address] for address in addresses if address in known.neighbours}
     macs |= {located[address].endpoint.mac for address in addresses if address in located}
-    return {*addresses, *(address for address, mac in known.neighbours.items() if mac in macs)}
+    return {*addresses, *(address for mac in macs for address in holders.get(mac, ()))}
 
 
-def narrowed(known: Forwarding, addresses: Collection[IPv4Address]) -> Forwarding:
+def narrowed(known: Forwarding, holders: Holders, addresses: Collection[IPv4Address]) -> Forwarding:
     """The entries of `known` that only these addresses account for, so that a small change is compared with little.
 
     A MAC that another address has as well (a pod that asked for its MAC and moved to a new address) stays out.
     """
     neighbours = {address: known.neighbours[address] for address in addresses if address in known.neighbours}
-    shared = {mac for address, mac in known.neighbours.items() if address not in neighbours}
-    remote = {mac: known.remote[mac] for mac in neighbours.values() if mac in known.remote and mac not in shared}
+    remote = {
+        mac: known.remote[mac]
+        for mac in neighbours.values()
+        if mac in known.remote and all(address in neighbours for address in holders.get(mac, ()))
+    }
     return Forwarding(known.flood, remote, neighbours)
 
 

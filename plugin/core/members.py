@@ -75,6 +75,7 @@ class LinkNews:
     broken: bool
 
 
+_STATE: Final = counter(highest=max(MemberState))
 MEMBER: Final = row(
     Member,
     {
@@ -83,8 +84,9 @@ MEMBER: Final = row(
         "address": ADDRESS,
         "life": COUNTER,
         "incarnation": COUNTER,
-        "state": Codec(int, lambda value: MemberState(counter(highest=3).load(value))),
+        "state": Codec(int, lambda value: MemberState(_STATE.load(value))),
     },
+    recurs=True,
 )
 LINK_NEWS: Final = row(LinkNews, {"origin": NAME, "target": NAME, "stamp": COUNTER, "broken": FLAG})
 

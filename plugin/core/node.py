@@ -45,11 +45,18 @@ GOSSIP_S: Final = 0.2
 """While there is news, HELPERS others are told this often: everybody knows after log(members) turns."""
 
 GREETINGS_PER_TURN_MAX: Final = 64
+GREET_LATE_S: Final = 0.4
+"""Of two that hear of each other one greets at once, by name, and the other only when it has waited in vain."""
+
 SHOW_S: Final = 0.2
 QUIET_MS: Final = 2000
 """Two agents compare everything when both have been quiet for so long and are still not equal."""
 
 SYNC_EVERY_S: Final = 1.0
+SYNC_EVERY_S_PER_MEMBER: Final = 0.05
+"""How often an agent may compare everything: less often in a large cluster, where it is more to compare and more do."""
+
+SYNC_LOOK_S: Final = 0.1
 HELP_MAX: Final = 64
 HELP_S: Final = 2.0
 NOTHING_HEARD: Final = "nothing heard yet: is its agent running, is port 6783 open?"
@@ -86,7 +93,7 @@ class Node:
             network=keys.network, outbox=self._outbox, allocator=self.allocator, chance=chance, founders=founders
         )
         self._heard: dict[str, float] = {}
-        self._greet: set[str] = set()
+        self._greet: dict[str, float] = {}
         self._door = Door(self._outbox, self.council, lambda address: address in self.seeds)
         self._reunion = Reunion(
             outbox=self._outbox,
@@ -98,12 +105,14 @@ class Node:
             seeds=seeds,
         )
         self._shown: dict[IPv4Address, Peer] = {}
-        self._peers_changed = True
+        self._stale: set[str] = set()
+        self._all_stale = True
         self._next_show_s = float("-inf")
         self._helping: dict[tuple[str, int], tuple[str, int, float]] = {}
         self._failed_s: dict[str, float] = {}
         self._next_gossip_s = 0.0
         self._next_sync_s = 0.0
+        self._unequal: tuple[IPv4Address, int] | None = None
         self._digest, self._digest_since_s = self.digest, 0.0
         self._now_s = 0.0
         self.carries: Callable[[IPv4Address], bool] = lambda _address: False
@@ -186,11 +195,15 @@ class Node:
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called next."""
         times = [part.next_timer_s() for part in (self._detector, self._spread, self.council, self._reunion)]
-        if self._members.has_news or self._links.has_news or self._greet:
+        if self._members.has_news or self._links.has_news:
             times.append(self._next_gossip_s)
+        elif self._greet:
+            times.append(max(self._next_gossip_s, min(self._greet.values())))
         times += [since_s + GONE_S for since_s in self._failed_s.values()]
         if self._is_to_show():
             times.append(self._next_show_s)
+        if self._unequal is not None:
+            times.append(self._next_sync_s)
         return min(times)
 
     def effects(self) -> list[Effect]:
@@ -245,9 +258,11 @@ class Node:
         self._reunion.on_timer(now_s=now_s)
         if now_s >= self._next_gossip_s and (self._members.has_news or self._links.has_news or self._greet):
             self._next_gossip_s = now_s + GOSSIP_S
-            self._gossip()
+            self._gossip(now_s)
         self._drop_old(now_s)
         self._touched(now_s)
+        if self._unequal is not None and now_s >= self._next_sync_s:
+            self._compare(*self._unequal, now_s)
 
     def on_datagram(self, data: bytes, source: IPv4Address, *, now_s: float) -> None:
         """A datagram came from the node `source`; garbage and strangers are counted and change nothing."""
@@ -337,9 +352,10 @@ class Node:
         """A member speaks: it is alive, whatever was believed."""
         if sender.address == source:
             self._door.welcome(source)
-            self._peers_changed |= sender.name not in self._heard
+            if sender.name not in self._heard:
+                self._stale.add(sender.name)
             self._heard[sender.name] = now_s
-            self._greet.discard(sender.name)
+            self._greet.pop(sender.name, None)
         known = self._members.others.get(sender.name)
         if known is not None and known.rank > sender.rank:
             return  # it is suspected in this very incarnation: it has to contradict, so that everybody hears it
@@ -376,16 +392,22 @@ class Node:
     def _on_brief(self, message: wire.Ping | wire.Ack, sender: Member, now_s: float) -> None:
         """What pings and their answers carry along."""
         self._merge(message.news, now_s)
-        self._peers_changed |= self._links.merge(message.links)
+        self._all_stale |= self._links.merge(message.links)
         brief = message.brief
         self.council.gifts.heard_free(sender.uid, brief.free)
         self._spread.check(self._members.others.get(sender.name, sender), brief.table, now_s=now_s)
-        if brief.digest == self.digest:
-            return
-        quiet_ms = (now_s - self._digest_since_s) * 1000
-        if min(quiet_ms, brief.quiet_ms) >= QUIET_MS and now_s >= self._next_sync_s:
-            self._next_sync_s = now_s + SYNC_EVERY_S
-            self._reunion.sync(sender.address)
+        if brief.digest != self.digest and brief.quiet_ms >= QUIET_MS and self._unequal is None:
+            # Not at once: an agent that had no processor for a while has news waiting behind this.
+            self._unequal = sender.address, brief.digest
+            self._next_sync_s = max(self._next_sync_s, now_s + SYNC_LOOK_S)
+
+    def _compare(self, address: IPv4Address, digest: int, now_s: float) -> None:
+        """Exchange everything with an agent that was not equal, unless that has passed or is passing."""
+        self._unequal = None
+        if digest != self.digest and now_s - self._digest_since_s >= QUIET_MS / 1000:
+            pause_s = max(SYNC_EVERY_S, SYNC_EVERY_S_PER_MEMBER * len(self._members.others))
+            self._next_sync_s = now_s + pause_s * (0.5 + self._chance.random())
+            self._reunion.sync(address)
 
     def _help(self, asker: Member, target: str, seq: int, now_s: float) -> None:
         """Ping `target` for somebody who does not hear it."""
@@ -415,7 +437,7 @@ class Node:
                 case AskHelper(helper, name, seq):
                     self._outbox.send(helper, wire.PingFor(seq, name))
                 case DirectWay(name, works):
-                    self._peers_changed |= self._links.set_own(name, broken=not works, life=self.me.life)
+                    self._all_stale |= self._links.set_own(name, broken=not works, life=self.me.life)
                 case Unheard(name):
                     self._believe(name, MemberState.SUSPECT, now_s)
                 case Expired(name):
@@ -443,13 +465,13 @@ class Node:
         quiet_ms = int(max(0.0, self._now_s - self._digest_since_s) * 1000)
         return wire.Brief(self.digest, quiet_ms, self._directory.own.version, self.allocator.free)
 
-    def _gossip(self) -> None:
+    def _gossip(self, now_s: float) -> None:
         """Tell a few others what is new, and greet those that were never heard."""
         if self._members.has_news or self._links.has_news:
             alive = [name for name, member in self._members.others.items() if member.answers]
             self._tell_news(chosen(self._chance, alive, HELPERS))
-        for name in sorted(self._greet)[:GREETINGS_PER_TURN_MAX]:
-            self._greet.discard(name)
+        for name in sorted(name for name, due_s in self._greet.items() if due_s <= now_s)[:GREETINGS_PER_TURN_MAX]:
+            del self._greet[name]
             self._ping_direct(name, self._detector.next_seq())
 
     def _tell_news(self, names: Iterable[str]) -> None:
@@ -465,6 +487,7 @@ class Node:
                 continue
             if before is not None and before.address != changed.address:
                 self._spread.lost(before)
+                self._all_stale = True
             name = changed.name
             if changed.state is MemberState.SUSPECT:
                 self._detector.suspected(name, now_s=now_s)
@@ -480,15 +503,15 @@ class Node:
                 self._heard.pop(name, None)
             if changed.answers and (new_life or not before.answers):  # type: ignore[union-attr]
                 self._spread.met(name, anew=new_life, now_s=now_s)
-                self._greet.add(name)
+                self._greet[name] = now_s if self.me.name < name else now_s + GREET_LATE_S
             self._outbox.add(PeersChanged())
-            self._peers_changed = True
+            self._stale.add(name)
         if self.me.life != life:
             self._directory.relive(self.me.life)
 
     def _take_in(self, sync: wire.Sync, now_s: float) -> None:
         self._merge(sync.members, now_s)
-        self._peers_changed |= self._links.merge(sync.links)
+        self._all_stale |= self._links.merge(sync.links)
         for table in sync.tables:
             member = self._members.others.get(table.name)
             if member is not None and table.life == member.life:
@@ -509,7 +532,7 @@ class Node:
                 self._links.forget(member.name)
                 self._spread.lost(member)
                 self._outbox.add(PeersChanged())
-                self._peers_changed = True
+                self._all_stale = True
 
     def _bury(self, name: str, now_s: float) -> None:
         """A member has been gone for long: so are its endpoints, unless its pods still answer without it."""
@@ -525,7 +548,7 @@ class Node:
             self._members.forget(name)
             self._links.forget(name)
         self._outbox.add(PeersChanged())
-        self._peers_changed = True
+        self._all_stale = True
 
     def _touched(self, now_s: float) -> None:
         if self.digest != self._digest:
@@ -558,17 +581,23 @@ class Node:
         return peer
 
     def _is_to_show(self) -> bool:
-        return self._peers_changed or self._door.changed or self._reunion.changed
+        return self._all_stale or bool(self._stale) or self._door.changed or self._reunion.changed
 
     def _show_changes(self) -> None:
-        """Tell whose state is another; not more often than SHOW_S, for it means to look at all of them."""
+        """Tell whose state is another; not more often than SHOW_S, for it can mean to look at all of them."""
         if not self._is_to_show() or self._now_s < self._next_show_s:
             return
         self._next_show_s = self._now_s + SHOW_S
-        self._peers_changed = self._door.changed = self._reunion.changed = False
-        shown = dict(self.peers)
-        for address, peer in shown.items():
+        if self._all_stale or self._door.changed or self._reunion.changed:
+            looked_at = self.peers
+            self._shown = {address: peer for address, peer in self._shown.items() if address in looked_at}
+        else:
+            members = [self._members.others[name] for name in sorted(self._stale) if name in self._members.others]
+            looked_at = {one.address: self._peer(one) for one in members if one.address not in self._door.refused}
+        self._stale.clear()
+        self._all_stale = self._door.changed = self._reunion.changed = False
+        for address, peer in looked_at.items():
             before = self._shown.get(address)
             if before is None or (before.state, before.reason, before.name) != (peer.state, peer.reason, peer.name):
                 self._outbox.add(PeerChanged(peer))
-        self._shown = shown
+            self._shown[address] = peer

@@ -138,6 +138,7 @@ class Paths:
         self._undecided: set[IPv4Address] = set()
         self._turn: list[IPv4Address] = []
         self._next_idle_s = 0.0
+        self._next_fast_s = 0.0
         # Both in the order of sending, so that looking for what is due costs no more than what is found. They hold
         # what was sent within LATE_S: two probes of each peer every PROBE_S at the most.
         self._sent: dict[int, _Sent] = {}
@@ -159,7 +160,10 @@ class Paths:
         """When `on_timer` wants to be called next; infinity when there is nobody to probe."""
         if not self._targets:
             return float("inf")
-        times = [self._next_idle_s, *(target.next_s for target in self._fast())]
+        # Asked after every answer: `_next_fast_s` may be too early for those that are left, and is never too late.
+        times = [self._next_idle_s]
+        if self._busy or self._undecided:
+            times.append(self._next_fast_s)
         while self._unjudged and self._unjudged[0] not in self._sent:
             self._unjudged.popleft()  # answered
         if self._unjudged:
@@ -178,17 +182,21 @@ class Paths:
                 # What was found out about an address that the bridge had before says nothing of this one.
                 self._targets[node] = _Target(Path(node, address, since_s=now_s), now_s)
                 self._undecided.add(node)
+                self._next_fast_s = min(self._next_fast_s, now_s)
 
     def busy(self, nodes: Collection[IPv4Address]) -> None:
         """The nodes to which pods have sent lately; it replaces those of before."""
         self._busy = frozenset(nodes)
+        self._find_next_fast()
 
     def on_timer(self, *, now_s: float) -> None:
         """Judge what is unanswered, and probe whoever is due."""
         self._judge_unanswered(now_s)
-        for target in list(self._fast()):
-            if now_s + _EARLY_S >= target.next_s:
-                self._probe(target, now_s)
+        if now_s + _EARLY_S >= self._next_fast_s:
+            for target in list(self._fast()):
+                if now_s + _EARLY_S >= target.next_s:
+                    self._probe(target, now_s)
+            self._find_next_fast()
         if now_s + _EARLY_S >= self._next_idle_s:
             self._next_idle_s = now_s + IDLE_S
             idle = self._next_idle()
@@ -231,6 +239,9 @@ class Paths:
             if target is not None:
                 yield target
 
+    def _find_next_fast(self) -> None:
+        self._next_fast_s = min((target.next_s for target in self._fast()), default=float("inf"))
+
     def _next_idle(self) -> _Target | None:
         for _ in range(2):
             while self._turn:
@@ -241,7 +252,9 @@ class Paths:
         return None
 
     def _probe(self, target: _Target, now_s: float) -> None:
-        target.next_s = now_s + PROBE_S
+        # Where nothing was ever heard the other end is perhaps just starting: many that start together need their time.
+        wait = 1 + target.missed if target.path.state is PathState.UNKNOWN else 1
+        target.next_s = now_s + PROBE_S * wait
         self._send(target, now_s, large=True)
         if target.missed:
             self._send(target, now_s, large=False)
@@ -305,6 +318,7 @@ class Paths:
     def _note(self, target: _Target) -> None:
         if target.undecided:
             self._undecided.add(target.path.node)
+            self._next_fast_s = min(self._next_fast_s, target.next_s)
         else:
             self._undecided.discard(target.path.node)
 

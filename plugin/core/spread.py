@@ -58,6 +58,7 @@ class Spread:
         self._pulled_s: dict[str, float] = {}
         self._assemblies: dict[str, _Assembly] = {}
         self._next_turn_s = 0.0
+        self._due_s = float("inf")
         self._changed_s: float | None = None
         self.convergence_s = 0.0
 
@@ -68,15 +69,16 @@ class Spread:
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called next; infinity when everybody has everything."""
-        if not self._pushed:
-            return float("inf")
-        return max(self._next_turn_s, min(pushed.due_s for pushed in self._pushed.values()))
+        # Asked after every message: `_due_s` may be too early for what is left, which costs a turn, and never too late.
+        return max(self._next_turn_s, self._due_s) if self._pushed else float("inf")
 
     def on_timer(self, *, now_s: float) -> None:
         """Tell again what was not confirmed."""
         if now_s < self._next_turn_s:
             return
         self._next_turn_s = now_s + _TURN_S
+        if now_s < self._due_s:
+            return
         due = [name for name, pushed in self._pushed.items() if pushed.due_s <= now_s]
         for name in due[:RESENDS_PER_TURN_MAX]:
             member = self._outbox.members.others.get(name)
@@ -86,6 +88,7 @@ class Spread:
             wait_s = min(self._pushed[name].wait_s * 2, RESEND_MAX_S)
             self._pushed[name] = _Pushed(now_s + wait_s, wait_s)
             self._tell(name)
+        self._due_s = min((pushed.due_s for pushed in self._pushed.values()), default=float("inf"))
 
     # --- what happens here ----------------------------------------------------------------------------------------
     def changed(self, base: int, endpoints: tuple[Endpoint, ...], gone: tuple[IPv4Address, ...], now_s: float) -> None:
@@ -96,6 +99,7 @@ class Spread:
         others = [name for name, member in self._outbox.members.others.items() if member.answers]
         for name in others:
             self._pushed.setdefault(name, _Pushed(now_s + RESEND_S, RESEND_S))
+        self._due_s = min(self._due_s, now_s + RESEND_S)
         self._outbox.broadcast(others, step)
         self._outbox.add(EndpointsChanged())
 
@@ -111,6 +115,7 @@ class Spread:
         if self._directory.own.version > self._confirmed.get(name, 0):
             # A moment later: most have it by then from an exchange of everything.
             self._pushed[name] = _Pushed(now_s + _TURN_S, RESEND_S)
+            self._due_s = min(self._due_s, now_s + _TURN_S)
 
     def has_table(self, name: str, version: int, *, now_s: float) -> None:
         """A member says which version of this agent's table it has."""

@@ -414,7 +414,7 @@ _TABLE: Final = row(
     Table,
     {"name": NAME, "life": COUNTER, "version": COUNTER, "endpoints": listing(ENDPOINT, ENDPOINTS_PER_PEER_MAX)},
 )
-_SEATS: Final = listing(row(Seat, {"uid": UID, "name": NAME, "address": ADDRESS}), MEMBERS_MAX)
+_SEATS: Final = listing(row(Seat, {"uid": UID, "name": NAME, "address": ADDRESS}, recurs=True), MEMBERS_MAX)
 UIDS: Final = listing(UID, 2 * MEMBERS_MAX)
 _SEGMENTS: Final = listing(SEGMENT, SEGMENTS_MAX)
 STATE: Final = row(

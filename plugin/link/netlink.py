@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, Self
@@ -109,19 +109,23 @@ def _link(body: bytes) -> Link:
     )
 
 
-def _neighbour_entry(body: bytes) -> Neighbour:
-    index, state, flags = struct.unpack_from("iHB", body, 4)
-    found = _attributes(body, 12)
-    address = found.get(c.NDA_DST)
+def _unused_s(found: Mapping[int, bytes]) -> float:
+    # struct nda_cacheinfo: confirmed, used, updated, refcnt, in clock ticks (USER_HZ)
     cache = found.get(c.NDA_CACHEINFO, b"")
+    return float(struct.unpack_from("I", cache, 4)[0] / _TICKS_PER_S) if len(cache) >= 16 else float("inf")
+
+
+def _neighbour_entry(body: bytes, found: Mapping[int, bytes] | None = None) -> Neighbour:
+    index, state, flags = struct.unpack_from("iHB", body, 4)
+    found = _attributes(body, 12) if found is None else found
+    address = found.get(c.NDA_DST)
     return Neighbour(
         index=index,
         mac=_colons(found.get(c.NDA_LLADDR, b"")),
         address=IPv4Address(address) if address is not None and len(address) == 4 else None,
         permanent=bool(state & (c.NUD_PERMANENT | c.NUD_NOARP)),
         master=bool(flags & c.NTF_MASTER) or c.NDA_MASTER in found,
-        # struct nda_cacheinfo: confirmed, used, updated, refcnt, in clock ticks (USER_HZ)
-        unused_s=struct.unpack_from("II", cache)[1] / _TICKS_PER_S if len(cache) >= 16 else float("inf"),
+        unused_s=_unused_s(found),
     )
 
 
@@ -260,6 +264,18 @@ class Netlink:
         header = struct.pack("BxxxiHBB", c.AF_BRIDGE, 0, 0, 0, 0)
         return [_neighbour_entry(body) for body in self._dump(c.GETNEIGH, header)]
 
+    def fdb_in_use(self, index: int, *, within_s: float) -> list[Neighbour]:
+        """Of `fdb`, the entries of one link that were used so lately: the others, nearly all, cost next to nothing."""
+        header = struct.pack("BxxxiHBB", c.AF_BRIDGE, 0, 0, 0, 0)
+        found = []
+        for body in self._dump(c.GETNEIGH, header):
+            if struct.unpack_from("i", body, 4)[0] != index:
+                continue
+            attributes = _attributes(body, 12)
+            if _unused_s(attributes) <= within_s:
+                found.append(_neighbour_entry(body, attributes))
+        return found
+
     def _dump(self, kind: int, header: bytes) -> Iterator[bytes]:
         # A dump that was disturbed half-way is marked, not repeated, by the kernel: what it did tell is valid.
         self._sequence += 1
@@ -278,7 +294,9 @@ class Netlink:
                 yield body
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        data = self._socket.recv(1 << 18)
+        # The kernel fills at most 32 KiB at a time (netlink_dump in net/netlink/af_netlink.c); asking for much more
+        # would cost more than the answer, in memory that is mapped and unmapped each time.
+        data = self._socket.recv(1 << 16)
         offset = 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _port = struct.unpack_from("IHHII", data, offset)

@@ -4,9 +4,9 @@ plugin/core/forward.py decides the entries; here they are read and written. Noth
 """
 
 import errno
+import os
 from collections.abc import Collection
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import InputError, MissingError
@@ -69,21 +69,24 @@ def nodes_sent_to(
     """
     return {
         entry.address
-        for entry in netlink.fdb()
-        if entry.index == overlay.index
-        and entry.address is not None
-        and entry.unused_s <= within_s
-        and entry.mac not in except_macs
-        and entry.mac != rtnl.ZERO_MAC
+        for entry in netlink.fdb_in_use(overlay.index, within_s=within_s)
+        if entry.address is not None and entry.mac not in except_macs and entry.mac != rtnl.ZERO_MAC
     }
 
 
 def packets_sent(overlay: Link) -> int | None:
     """How many packets the device has sent since it was made; None when the kernel does not say."""
     try:
-        return int(Path("/sys/class/net", overlay.name, "statistics/tx_packets").read_text(encoding="ascii"))
+        # Once a second in every agent: pathlib and a decoder would cost ten times as much.
+        file = os.open(f"/sys/class/net/{overlay.name}/statistics/tx_packets", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return int(os.read(file, 32))
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(file)
 
 
 def device_name(port: int) -> str:

@@ -42,8 +42,9 @@ def test_change_by_change_ends_where_the_whole_plan_does(moves) -> None:
         if not gone:
             located[address] = Located(Endpoint(address, mac, stamp), node)
         written = Forwarding(frozenset(), remote, neighbours)
-        changed = affected(written, {key: located[key] for key in {address} & located.keys()}, {address})
-        found = narrowed(written, changed)
+        holders = {mac: {key for key, value in neighbours.items() if value == mac} for mac in neighbours.values()}
+        changed = affected(written, holders, {key: located[key] for key in {address} & located.keys()}, {address})
+        found = narrowed(written, holders, changed)
         wanted = plan_forwarding({key: located[key] for key in changed & located.keys()}, [], [])
         todo = changes(found, wanted)
         remote = {key: value for key, value in (remote | wanted.remote).items() if key not in todo.remote_del}

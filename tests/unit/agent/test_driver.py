@@ -48,7 +48,7 @@ class Agent:
         self.node = Node(me=me, keys=KEYS, seeds=seeds, founders=founders, chance=random.Random(int(own)))
         self.driver = Driver(node=self.node, control=bind_control(own, port), handlers=self, log=LOG)
 
-    def sync_forwarding(self) -> None:
+    def sync_forwarding(self, *, peers: bool) -> None:
         self.synced += 1
         if self.refusal is not None:
             raise self.refusal

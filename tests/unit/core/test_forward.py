@@ -48,10 +48,11 @@ def test_changes_name_what_to_write_and_what_to_remove() -> None:
 
 def test_a_small_change_is_compared_with_the_entries_it_accounts_for() -> None:
     known = Forwarding(frozenset({ONE}), {MAC: ONE, OTHER: TWO}, {A: MAC, B: OTHER})
-    assert narrowed(known, {A}) == Forwarding(frozenset({ONE}), {MAC: ONE}, {A: MAC})
+    assert narrowed(known, {MAC: {A}, OTHER: {B}}, {A}) == Forwarding(frozenset({ONE}), {MAC: ONE}, {A: MAC})
+    assert narrowed(known, {MAC: {A, B}}, {A}).remote == {}
 
 
 def test_an_address_that_shares_its_mac_is_decided_together_with_the_other() -> None:
     known = Forwarding(frozenset(), {MAC: ONE}, {A: MAC})
-    assert affected(known, at(B, MAC, None), {B}) == {A, B}
-    assert affected(known, {}, {A}) == {A}
+    assert affected(known, {MAC: {A}}, at(B, MAC, None), {B}) == {A, B}
+    assert affected(known, {MAC: {A}}, {}, {A}) == {A}
