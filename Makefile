@@ -27,7 +27,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) fetch check lint fmt types arch test-unit test-kernel test-lab cover bench clean
+.PHONY: help setup $(VM_TARGETS) fetch check lint fmt types arch test-unit test-kernel test-lab nightly cover bench bench-mesh bench-scale clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -118,6 +118,10 @@ test-lab: ## the tests that run whole labs (root)
 	@$(READY_DEV)
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/lab $(PYTEST_ARGS) || $(LEAVE)
 
+nightly: ## 10,000 seeded storms of the simulation, an hour or two (SIM_FIRST=, SIM_RUNS= choose others)
+	@$(READY_DEV)
+	@SIM_RUNS=$${SIM_RUNS:-10000} $(BIN)/pytest -p no:cacheprovider tests/sim $(PYTEST_ARGS) || $(LEAVE)
+
 cover: ## the whole suite with branch coverage, report in build/coverage
 	@$(READY_DEV)
 	@mkdir -p build
@@ -126,6 +130,14 @@ cover: ## the whole suite with branch coverage, report in build/coverage
 bench: ## compare with stock Mininet and hand-made bridges (root; installs the package mininet)
 	@bash $(SETUP)/setup.sh bench --quiet
 	@$(AS_ROOT) $(BIN)/python -m bench $(ARGS) || $(LEAVE)
+
+bench-mesh: ## real labs of 2 to 100 nodes: times, processor, memory against the budgets (root)
+	@$(READY_DEV)
+	@$(AS_ROOT) $(BIN)/python -m bench.mesh $(ARGS) || $(LEAVE)
+
+bench-scale: ## traffic and times of 10 to 2000 simulated agents
+	@$(READY_DEV)
+	@$(BIN)/python -m bench.scale $(ARGS) || $(LEAVE)
 
 clean: ## remove build results and caches; the virtual environment stays
 	@rm -rf build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,6 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from bench.figures import bringup_summary, machine, print_bringup, print_throughput, throughput_summary, write_json
+from bench.options import number, sizes
 from plugin.core.errors import MissingError, WeaveError
 
 SIZES: Final = (10, 50, 100)
@@ -48,28 +49,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="10 nodes, 1 round: does it work at all?")
     parser.add_argument("--only", choices=["bringup", "throughput"], help="leave the other out")
     parser.add_argument(
-        "--rounds", type=_number, help=f"default {BRINGUP_ROUNDS} of bring-up, {THROUGHPUT_ROUNDS} of throughput"
+        "--rounds", type=number, help=f"default {BRINGUP_ROUNDS} of bring-up, {THROUGHPUT_ROUNDS} of throughput"
     )
-    parser.add_argument("--nodes", type=_sizes, help=f"sizes of the bring-up (default {','.join(map(str, SIZES))})")
-    parser.add_argument("--seconds", type=_number, default=SECONDS, help=f"of each transfer (default {SECONDS})")
+    parser.add_argument("--nodes", type=sizes, help=f"sizes of the bring-up (default {','.join(map(str, SIZES))})")
+    parser.add_argument("--seconds", type=number, default=SECONDS, help=f"of each transfer (default {SECONDS})")
     parser.add_argument("--json", type=Path, default=JSON_FILE, metavar="FILE", help=f"default {JSON_FILE}")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else None)
     options.nodes = options.nodes or (SIZES[:1] if options.quick else SIZES)
     return options
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"wanted a number from 1 to 1000, found {text!r}")
-    return int(text)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    sizes = tuple(map(_number, text.split(",")))
-    if min(sizes) < 2:
-        raise argparse.ArgumentTypeError("wanted at least 2 nodes: the first pings the last")
-    return sizes
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -103,19 +91,19 @@ def _bringup(options: argparse.Namespace) -> list[dict[str, Any]]:
             hint="`make bench` installs them (packages mininet, bridge-utils, net-tools, ethtool); "
             "or leave it out: --only throughput",
         )
-    sizes, total = [], options.rounds or BRINGUP_ROUNDS
+    found, total = [], options.rounds or BRINGUP_ROUNDS
     for nodes in options.nodes:
         rounds = []
-        for number in range(total):
+        for turn in range(total):
             order = [("weavelab", weavelab), ("mininet", stock_mininet)]
-            rounds.append({who: take(nodes) for who, take in (order if number % 2 == 0 else order[::-1])})
+            rounds.append({who: take(nodes) for who, take in (order if turn % 2 == 0 else order[::-1])})
             ours, theirs = rounds[-1]["weavelab"], rounds[-1]["mininet"]
             _tell(
-                f"{nodes} nodes, round {number + 1} of {total}: up {ours['up_s']:.2f} s, "
+                f"{nodes} nodes, round {turn + 1} of {total}: up {ours['up_s']:.2f} s, "
                 f"stock Mininet {theirs['up_s']:.2f} s"
             )
-        sizes.append(bringup_summary(nodes, rounds))
-    return sizes
+        found.append(bringup_summary(nodes, rounds))
+    return found
 
 
 def _tell(text: str) -> None:

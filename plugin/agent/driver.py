@@ -251,10 +251,13 @@ class Driver:
         self.flush(gather=True)
 
     def _on_timer(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        late_s = 0.0
         if self._timer is not None:
+            late_s = max(0.0, now_s - self._timer.when())
             self._timer.cancel()
         self._timer = None
-        self._node.on_timer(now_s=asyncio.get_running_loop().time())
+        self._node.on_timer(now_s=now_s, late_s=late_s)
         self.flush()
 
     def _set_timer(self) -> None:

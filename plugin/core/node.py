@@ -249,10 +249,11 @@ class Node:
         self._members.leave()
         self._tell_news(list(self._members.others))
 
-    def on_timer(self, *, now_s: float) -> None:
-        """Whatever is due."""
+    def on_timer(self, *, now_s: float, late_s: float = 0.0) -> None:
+        """Whatever is due; `late_s`: how long ago this should have been called."""
         self._now_s = now_s
-        self._verdicts(self._detector.on_timer(now_s=now_s), now_s)
+        self._verdicts(self._detector.on_timer(now_s=now_s, late_s=late_s), now_s)
+        self._spread.patience = self._detector.patience
         self._spread.on_timer(now_s=now_s)
         self.council.on_timer(now_s=now_s)
         self._reunion.on_timer(now_s=now_s)

@@ -47,6 +47,10 @@ class Spread:
     Args:
         directory: The tables.
         outbox: Where messages go.
+
+    Attributes:
+        patience: How many times as long as usual a confirmation may take (`swim.Detector.patience`).
+        convergence_s: How long the last change of this agent's table took until every peer had confirmed it.
     """
 
     def __init__(self, directory: Directory, outbox: Outbox) -> None:
@@ -59,6 +63,7 @@ class Spread:
         self._assemblies: dict[str, _Assembly] = {}
         self._next_turn_s = 0.0
         self._due_s = float("inf")
+        self.patience = 1
         self._changed_s: float | None = None
         self.convergence_s = 0.0
 
@@ -98,8 +103,8 @@ class Spread:
         self._changed_s = now_s
         others = [name for name, member in self._outbox.members.others.items() if member.answers]
         for name in others:
-            self._pushed.setdefault(name, _Pushed(now_s + RESEND_S, RESEND_S))
-        self._due_s = min(self._due_s, now_s + RESEND_S)
+            self._pushed.setdefault(name, _Pushed(now_s + RESEND_S * self.patience, RESEND_S * self.patience))
+        self._due_s = min(self._due_s, now_s + RESEND_S * self.patience)
         self._outbox.broadcast(others, step)
         self._outbox.add(EndpointsChanged())
 

@@ -5,6 +5,10 @@ had their turn. Who does not answer is asked for by others (PING_FOR): when they
 broken; when nobody does, it is suspected, told so with the next ping, and has SUSPECT_S to contradict before it
 counts as failed. A failed one is still pinged, one a period, so that a healed network finds together by itself.
 
+An agent whose own timers fire late has too little processor, and so, most likely, have the others on the machine: it
+gives everybody more time, up to STRAIN_MAX times as much (Lifeguard: Dadgar, Phillips, Currey 2018). Without this an
+overloaded cluster suspects everybody in turn, and the rumours and their denials keep it overloaded.
+
 This file decides whom to ping and what an answer or its absence means. What pings carry is plugin/core/node.py's.
 """
 
@@ -24,6 +28,10 @@ LATE_S: Final = 0.3
 HELPERS: Final = 3
 SUSPECT_S: Final = 3.0
 """For up to ten members; grows with log10, because news needs longer in a larger cluster."""
+
+STRAIN_MAX: Final = 7
+STRAIN_S: Final = 0.15
+"""A timer that is so late is a sign of strain: each adds one, up to STRAIN_MAX, a period without one takes one off."""
 
 
 class Chance(Protocol):
@@ -110,12 +118,18 @@ class Detector:
     _seq: int = 0
     _suspected_s: dict[str, float] = field(default_factory=dict)
     _failed_turn: int = 0
+    _strain: int = 0
+
+    @property
+    def patience(self) -> int:
+        """How many times as long as usual everybody may take; 1 as long as this agent is in time itself."""
+        return 1 + self._strain
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called next."""
         times = [self._next_probe_s]
         if self._probe is not None:
-            times.append(self._probe.sent_s + (VERDICT_S if self._probe.asked else ANSWER_S))
+            times.append(self._probe.sent_s + (VERDICT_S if self._probe.asked else ANSWER_S) * self.patience)
         if self._suspected_s:
             times.append(min(self._suspected_s.values()) + self._suspect_s())
         return min(times)
@@ -125,8 +139,11 @@ class Detector:
         self._seq += 1
         return self._seq
 
-    def on_timer(self, *, now_s: float) -> list[Verdict]:
-        """What is due."""
+    def on_timer(self, *, now_s: float, late_s: float = 0.0) -> list[Verdict]:
+        """What is due; `late_s`: how long ago it should have been done."""
+        strained = late_s >= STRAIN_S
+        if strained:
+            self._strain = min(self._strain + 1, STRAIN_MAX)
         verdicts = self._judge(now_s)
         verdicts += self._expire(now_s)
         if now_s >= self._next_probe_s:
@@ -134,6 +151,8 @@ class Detector:
                 self._next_probe_s = now_s + PROBE_S * self.chance.random()
             else:
                 self._next_probe_s = now_s + PROBE_S
+                if self._strain and not strained:
+                    self._strain -= 1
             verdicts += self._begin(now_s)
         return verdicts
 
@@ -156,16 +175,17 @@ class Detector:
         probe = self._probe
         if probe is None:
             return []
-        if now_s - probe.sent_s >= VERDICT_S + LATE_S:
+        waited_s = (now_s - probe.sent_s) / self.patience
+        if waited_s >= VERDICT_S + LATE_S:
             # This agent itself had no processor for a while: what it did not hear says nothing of the other.
             self._probe = None
             return []
-        if now_s - probe.sent_s >= VERDICT_S:
+        if waited_s >= VERDICT_S:
             self._probe = None
             if probe.heard_by_others:
                 return [DirectWay(probe.name, works=False)]
             return [Unheard(probe.name)]
-        if not probe.asked and now_s - probe.sent_s >= ANSWER_S:
+        if not probe.asked and waited_s >= ANSWER_S:
             probe.asked = True
             helpers = [name for name in self._alive() if name != probe.name]
             chosen = self.chance.sample(helpers, min(HELPERS, len(helpers)))
@@ -209,7 +229,7 @@ class Detector:
         return sorted(name for name, member in self.members.others.items() if member.answers)
 
     def _suspect_s(self) -> float:
-        return SUSPECT_S * max(1.0, log10(len(self.members.others) + 1))
+        return SUSPECT_S * max(1.0, log10(len(self.members.others) + 1)) * self.patience
 
 
 def chosen(chance: Chance, names: Iterable[str], count: int) -> list[str]:

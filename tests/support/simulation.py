@@ -22,6 +22,8 @@ from plugin.core.wire import Keys
 NETWORK = IPv4Network("10.32.0.0/25")
 CALL_TIMEOUT_S = 1.5
 WANT_S = 5.0
+PACE_OFF = 0.01
+"""A hundred times what a quartz is off; slewing by NTP is allowed 0.0005."""
 
 
 @dataclass
@@ -33,6 +35,9 @@ class Machine:
     seeds: list[IPv4Address]
     founders: int
     offset_s: float = 0.0
+    pace: float = 1.0
+    """Seconds of its clock to one of the world: no two quartzes are equal."""
+
     uid: str = ""
     life: int = 0
     ring: bytes | None = None
@@ -57,6 +62,7 @@ class World:
         self.cuts: set[tuple[IPv4Address, IPv4Address]] = set()
         self.queue: list[tuple[float, int, Callable[[], None]]] = []
         self.timers: dict[IPv4Address, float] = {}
+        self.alarms: list[tuple[float, int, IPv4Address]] = []
         self.laws = True
         self.counter = itertools.count()
         self.log: list[str] = []
@@ -70,6 +76,7 @@ class World:
                 [] if number == 0 else [addresses[self.rng.randrange(number)]],
                 count if founders is None else founders,
                 offset_s=self.rng.uniform(0, 1000),
+                pace=self.rng.uniform(1 - PACE_OFF, 1 + PACE_OFF),
             )
             for number, address in enumerate(addresses)
         }
@@ -173,19 +180,19 @@ class World:
     # --- time -----------------------------------------------------------------------------------------------------
     def local_s(self, machine: Machine) -> float:
         """What the machine's monotonic clock says."""
-        return self.now_s + machine.offset_s
+        return self.now_s * machine.pace + machine.offset_s
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
         end_s = self.now_s + seconds
         while True:
-            timer = min(self.timers.items(), key=lambda item: item[1], default=None)
             due_s = self.queue[0][0] if self.queue else float("inf")
-            if timer is not None and timer[1] < due_s:
-                if timer[1] > end_s:
+            alarm = self.next_alarm()
+            if alarm is not None and alarm[0] < due_s:
+                if alarm[0] > end_s:
                     break
-                self.now_s = max(self.now_s, timer[1])
-                machine = self.by_address[timer[0]]
+                self.now_s = max(self.now_s, alarm[0])
+                machine = self.by_address[alarm[1]]
                 assert machine.node is not None
                 machine.node.on_timer(now_s=self.local_s(machine))
                 self.settle(machine)
@@ -195,6 +202,17 @@ class World:
                 self.now_s = max(self.now_s, due_s)
                 heapq.heappop(self.queue)[2]()
         self.now_s = end_s
+
+    def set_timer(self, address: IPv4Address, due_s: float) -> None:
+        if self.timers.get(address) != due_s:
+            self.timers[address] = due_s
+            heapq.heappush(self.alarms, (due_s, next(self.counter), address))
+
+    def next_alarm(self) -> tuple[float, IPv4Address] | None:
+        """Whose timer is due first; alarms that were set anew since, or whose machine is down, fall away."""
+        while self.alarms and self.timers.get(self.alarms[0][2]) != self.alarms[0][0]:
+            heapq.heappop(self.alarms)
+        return (self.alarms[0][0], self.alarms[0][2]) if self.alarms else None
 
     def run_until(self, holds: Callable[[], bool], within_s: float, what: str, step_s: float = 0.5) -> float:
         """Let time pass until something holds; how long that took."""
@@ -231,7 +249,9 @@ class World:
                 self.place_waiting(machine)
         if node is not None:
             # At least a little later: a timer that is due at once must not stop the time.
-            self.timers[machine.address] = max(node.next_timer_s() - machine.offset_s, self.now_s + 1e-4)
+            self.set_timer(
+                machine.address, max((node.next_timer_s() - machine.offset_s) / machine.pace, self.now_s + 1e-4)
+            )
         if self.ring_changed:
             self.ring_changed = False
             self.check_owners()

@@ -426,6 +426,22 @@ def test_a_request_over_tcp_is_answered_with_everything_this_agent_knows() -> No
     asyncio.run(main())
 
 
+def test_a_caller_that_hung_up_while_it_waited_costs_no_answer() -> None:
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            # The agent is busy: all of it happens before it looks.
+            with socket.create_connection((str(ONE), port)) as caller:
+                caller.sendall(request())
+            reader, writer = await dial(port, request())
+            assert await frame(reader)
+            writer.close()
+            assert agent.node.counters.received_bytes == len(request()) - LENGTH.size
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     "data",
     [
