@@ -14,12 +14,14 @@ import pytest
 
 from plugin.agent import attachments as module
 from plugin.agent.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.capabilities import Capabilities
 from plugin.agent.store import Record, Store
 from plugin.core import cni
 from plugin.core.allocator import EXPOSE
 from plugin.core.cni import CniError
 from plugin.core.council import Wish
 from plugin.core.errors import MissingError
+from plugin.core.hostports import PortMapping
 from plugin.core.members import Member
 from plugin.core.node import Node
 from plugin.core.shares import Share
@@ -32,6 +34,7 @@ GATEWAY, FIRST = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
 WHOLE = Share(NETWORK.network_address, NETWORK.broadcast_address)
 BRIDGE = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
 CONF = {"cniVersion": "1.1.0", "name": "weave", "type": "weave-net"}
+RESERVED = PortMapping(host_port=6784, container_port=6784, protocol="udp")
 FD = 0  # any open descriptor: what it is, the fake kernel says
 
 
@@ -61,6 +64,42 @@ class Kernel:
             raise self.refusal
 
 
+class FakeCapabilities(Capabilities):
+    """Remembers what pods have been given; `refusal` is what the next grant or withdrawal is answered with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            None, reserved={RESERVED: "the agent"}, restore=lambda _ports: None, log=logging.getLogger("t")
+        )
+        self.given: dict[str, Record] = {}
+        self.refusal: Exception | None = None
+        self.lost: list[str] = []
+
+    def grant(self, record: Record, _host: Link, _records: object) -> None:
+        if record.ports or record.bandwidth:
+            self.given[record.container_id] = record  # half of it, when it is refused then
+        self.answer()
+
+    def withdraw(self, record: Record) -> None:
+        self.answer()
+        self.given.pop(record.container_id, None)
+
+    def differences(self, _record: Record) -> list[str]:
+        return self.lost
+
+    def observed(self, _host_ifname: str, _address: IPv4Address) -> tuple[tuple[PortMapping, ...], None]:
+        return (), None
+
+    def sweep(self, records: Any) -> None:
+        names = {record.container_id for record in records.values()}
+        self.given = {name: record for name, record in self.given.items() if name in names}
+
+    def answer(self) -> None:
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            raise refusal
+
+
 class Agent:
     """An `Attachments` with real decisions and storage round it."""
 
@@ -73,11 +112,12 @@ class Agent:
         self.allocator.own([WHOLE])
         self.gateway: IPv4Address | None = self.allocator.allocate(EXPOSE, now_s=0)
         self.others_have = False
+        self.capabilities = FakeCapabilities()
         assert self.gateway == GATEWAY
         self.attachments = Attachments(
             netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
             allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
-            now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
+            now_s=lambda: 0.0, log=logging.getLogger("test-attachments"), capabilities=self.capabilities,
         )  # fmt: skip
 
     def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
