@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import random
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +23,8 @@ pytestmark = [
 ]
 NODE1, NODE2 = "192.168.56.11", "192.168.56.12"
 TIMEOUT_S = 5.0
+SEED = int(os.environ.get("WEAVELAB_SEED", "1"))
+ROUNDS = 20 if os.environ.get("WEAVELAB_FUZZ", "") not in {"", "0"} else 3
 TCP_80 = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
 UDP_53 = {"hostPort": 5353, "containerPort": 53, "protocol": "udp"}
 
@@ -402,6 +406,50 @@ def test_what_a_crash_between_rule_and_record_left_is_gone_after_the_next_start(
     assert cluster.pod_links(1) == set()
     assert cluster.cni(1, "DEL", pod) == (200, "")
     assert cluster.cni(1, "ADD", pod, runtimeConfig={"portMappings": [TCP_80]})[0] == 200
+
+
+def churn(cluster: Cluster, chance: random.Random, alive: set[str], wishes: dict[str, tuple[Space, Any]]) -> None:
+    """ADD and DEL at random until the agent is gone; `alive` are the pods whose ADD was confirmed."""
+    while True:
+        name, (pod, wish) = chance.choice(list(wishes.items()))
+        command = "DEL" if name in alive else "ADD"
+        try:
+            status, text = cluster.cni(1, command, pod, runtimeConfig=wish)
+        except (OSError, IndexError):  # killed before it answered: the outcome is unknown, as a runtime sees it
+            alive.discard(name)
+            return
+        assert status == 200, text
+        (alive.add if command == "ADD" else alive.discard)(name)
+
+
+@pytest.mark.parametrize("seed", [f"{SEED}-{number}" for number in range(ROUNDS)])
+def test_killed_at_a_random_moment_nothing_is_left_that_no_pod_has(cluster: Cluster, seed: str) -> None:
+    chance = random.Random(seed)  # the test's name holds it: WEAVELAB_SEED=<the first number> repeats it
+    cluster.start(1)
+    limits = {"ingressRate": 10_000_000, "egressRate": 10_000_000}
+    wishes = {
+        name: (cluster.space(name), {"bandwidth": limits, "portMappings": [TCP_80 | port, UDP_53 | port]})
+        for name, port in [("podapod", {"hostPort": 1}), ("podbpod", {"hostPort": 2}), ("podcpod", {"hostPort": 3})]
+    }
+    alive: set[str] = set()
+    runtime = threading.Thread(target=churn, args=(cluster, chance, alive, wishes))
+    runtime.start()
+    runtime.join(chance.uniform(0.05, 0.5))
+    cluster.kill(1)
+    runtime.join(20)
+    assert not runtime.is_alive()
+    cluster.start(1)
+    for name, (pod, wish) in wishes.items():
+        if name in alive:
+            assert cluster.cni(1, "CHECK", pod) == (200, "")
+        else:
+            assert cluster.cni(1, "DEL", pod) == (200, ""), "a runtime cleans up after an ADD without an answer"
+            assert cluster.cni(1, "ADD", pod, runtimeConfig=wish)[0] == 200, "its ports are free"
+    for pod, _ in wishes.values():
+        assert cluster.cni(1, "DEL", pod) == (200, "")
+    with cluster.netlink(cluster.nodes[1]) as node:
+        assert [link.name for link in node.links() if link.kind == "ifb"] == []
+    assert (elements(cluster), cluster.pod_links(1), cluster.held(1)) == ("", set(), set())
 
 
 def test_no_process_is_started_for_a_pod(cluster: Cluster) -> None:
