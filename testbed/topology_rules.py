@@ -11,10 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Final
 
-from plugin.core.cni_capabilities import RATE_BITS_MAX, RATE_BITS_MIN
-from plugin.core.hostports import PortMapping, first_overlap
-from plugin.core.vxlan import UDP_PORT
-from testbed.cni_conf import port_mapping, rate_bits
 from testbed.model import (
     ALL_NODES,
     ALL_PODS,
@@ -32,6 +28,7 @@ from testbed.model import (
     expand,
     pairs,
 )
+from testbed.topology_capabilities import ports_and_limits
 from testbed.topology_text import Finding, KeyPath, suggest
 from testbed.underlay import first_hops
 
@@ -47,13 +44,6 @@ UNUSABLE: Final = {
 
 CUTS: Final = frozenset({"cut-node", "cut-overlay"})
 """The faults of a chaos step that take two nodes."""
-
-_CONTROL_PORT: Final = 6783
-AGENT_PORTS: Final = tuple(
-    PortMapping(host_port=port, container_port=port, protocol=protocol)
-    for protocol, port in (("tcp", _CONTROL_PORT), ("udp", _CONTROL_PORT), ("udp", UDP_PORT))
-)
-"""Ports of a node that its agent needs; it refuses to lead them into a pod."""
 
 PING_HEADERS_BYTES: Final = 28
 """IPv4 (20) and ICMP (8)."""
@@ -239,30 +229,6 @@ def _room(topology: Topology) -> Findings:
         yield Finding(("network", "range"), message)
 
 
-def _capabilities(topology: Topology) -> Findings:
-    """A port of a node leads to one pod, and is not the agent's; rates are such that the plugin takes them."""
-    taken: dict[str, dict[PortMapping, str]] = {}
-    for pod, spec in topology.pods.items():
-        owners = taken.setdefault(spec.node, dict.fromkeys(AGENT_PORTS, "the agent"))
-        for index, port in enumerate(spec.ports):
-            path: KeyPath = ("pods", pod, "ports", index)
-            if port.host_ip is not None and _address(port.host_ip) is None:
-                yield Finding((*path, "host_ip"), f"pod '{pod}': wanted an IPv4 address, found '{port.host_ip}'")
-                continue
-            mapping = port_mapping(port)
-            if overlap := first_overlap([mapping], owners):
-                whose = owners[overlap[1]]
-                message = f"pod '{pod}': {port.protocol} port {port.host} of node '{spec.node}' is taken by {whose}"
-                yield Finding(path, message)
-            else:
-                owners[mapping] = f"pod '{pod}'"
-        for direction in ("ingress", "egress"):
-            rate = getattr(spec.bandwidth, direction)
-            if rate is not None and not RATE_BITS_MIN <= rate_bits(rate) <= RATE_BITS_MAX:
-                message = f"pod '{pod}': wanted a rate of 1kbit to 1000000gbit, found '{rate}'"
-                yield Finding(("pods", pod, "bandwidth", direction), message)
-
-
 NETWORK_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (
     _names,
     _ranges,
@@ -271,7 +237,7 @@ NETWORK_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (
     _islands,
     _addresses,
     _room,
-    _capabilities,
+    ports_and_limits,
 )
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -142,6 +143,37 @@ def test_udp_is_led_to_the_pod_and_the_answer_comes_from_the_port_that_was_asked
         data, caller = server.recvfrom(100)
         server.sendto(b"answer to " + data, caller)
         assert client.recvfrom(100) == (b"answer to question", (address, 5353))
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of SCTP (RFC 9260, appendix A), without which connection tracking drops the packet."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def test_sctp_is_led_to_the_pod(cluster: Cluster, sockets: ExitStack) -> None:
+    """By raw packets: not every kernel that forwards SCTP speaks it."""
+    cluster.start(1)
+    sctp = 132
+    pod, address = add(cluster, 1, "sctppod", TCP_80 | {"protocol": "sctp"})
+
+    def raw() -> socket.socket:
+        return socket.socket(socket.AF_INET, socket.SOCK_RAW, sctp)
+
+    server, client = (sockets.enter_context(call(space, raw)) for space in (pod, cluster.nodes[2]))
+    server.settimeout(TIMEOUT_S)
+    init = struct.pack(">BBHIIHHI", 1, 0, 20, 1, 1500, 1, 1, 1)  # chunk INIT, RFC 9260 section 3.3.2
+    ports = struct.pack(">HHI", 40000, 8080, 0)
+    checksum = struct.pack("<I", crc32c(ports + bytes(4) + init))
+    client.sendto(ports + checksum + init, (NODE1, 0))
+    packet, (source, _) = server.recvfrom(1000)
+    assert source == NODE2
+    assert socket.inet_ntoa(packet[16:20]) == address
+    assert struct.unpack(">HH", packet[20:24]) == (40000, 80)
 
 
 def test_a_host_address_limits_a_port_to_it(cluster: Cluster, sockets: ExitStack) -> None:
