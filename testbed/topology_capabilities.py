@@ -1,4 +1,4 @@
-"""What no schema can state about the ports and limits of a topology's pods: one of the rules of `testbed.topology_rules`.
+"""What no schema can state about ports and limits of a topology's pods: one of the rules of `testbed.topology_rules`.
 
 What the agent would refuse when the pod is made is refused here before anything is made.
 """

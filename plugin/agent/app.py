@@ -40,6 +40,7 @@ from plugin.core.ring import RingError
 from plugin.core.wire import Keys
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.netlink import Link, Netlink
+from plugin.link.nfnetlink import Netfilter
 
 _QUEUE_PERIOD_S: Final = 2.0
 
@@ -57,6 +58,8 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
         stack.callback(remove_socket, Path(config.api_socket))
         netlink = Netlink()
         stack.callback(netlink.close)
+        netfilter = Netfilter()
+        stack.callback(netfilter.close)
         uplink = switch.observe_uplink(netlink, config.address, config.uplink)
         control = bind_control(config.address, config.control_port)
         for one in control:
@@ -69,7 +72,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             log.error("state damaged", extra={"reason": loaded.damage})
 
         # The data plane: switch, overlay, rules.
-        plane = ensure_data_plane(netlink, config, uplink, ports_at_start(store.records))
+        plane = ensure_data_plane(netlink, config, uplink, ports_at_start(netfilter, store.records))
         log.info(
             "data plane ready",
             extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
@@ -120,6 +123,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             log=log,
             capabilities=Capabilities(
                 netlink,
+                netfilter,
                 reserved=reserved_ports(config),
                 restore=lambda host_ports: rules.ensure_rules(config.network, config.bridge, host_ports),
                 log=log,

@@ -19,6 +19,7 @@ from plugin.core.errors import MissingError
 from plugin.core.hostports import PortMapping, first_overlap
 from plugin.link import hostports, shaping
 from plugin.link.netlink import Link, Netlink, NetlinkError
+from plugin.link.nfnetlink import Netfilter
 
 _BURST_TOLERANCE = 0.01  # the kernel keeps the time that a burst takes, in units of 64 ns
 
@@ -28,6 +29,7 @@ class Capabilities:
 
     Args:
         netlink: A socket in the node's namespace.
+        netfilter: Another one. It stays open: to close one waits until the kernel has freed what was deleted before.
         reserved: Ports of the node that no pod may have, each with whose it is.
         restore: Puts the node's rules in place with these host ports; for when somebody has removed them.
         log: Where events go.
@@ -36,12 +38,14 @@ class Capabilities:
     def __init__(
         self,
         netlink: Netlink,
+        netfilter: Netfilter,
         *,
         reserved: Mapping[PortMapping, str],
         restore: Callable[[Iterable[tuple[IPv4Address, PortMapping]]], None],
         log: logging.Logger,
     ) -> None:
         self._netlink = netlink
+        self._netfilter = netfilter
         self._reserved = reserved
         self._restore = restore
         self._log = log
@@ -76,7 +80,7 @@ class Capabilities:
                 shaping.apply_bandwidth(self._netlink, host, record.bandwidth)
             if record.ports:
                 self._open(record, records)
-                self._forget_connections(record)
+                self._forget(lambda: self._forget_older_flows(record))
         except MissingError as error:
             raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
         except NetlinkError as error:
@@ -89,8 +93,8 @@ class Capabilities:
             NetlinkError: The kernel refuses.
         """
         if record.ports:
-            hostports.close_ports(IPv4Address(record.address), record.ports)
-            self._forget_connections(record)
+            hostports.close_ports(self._netfilter, IPv4Address(record.address), record.ports)
+            self._forget(lambda: hostports.forget_connections_of(self._netfilter, IPv4Address(record.address)))
         if record.bandwidth is not None:
             shaping.remove_bandwidth(self._netlink, record.host_ifname)
 
@@ -98,7 +102,7 @@ class Capabilities:
         """What the pod was given and has no longer, as sentences."""
         found = []
         if record.ports:
-            closed = hostports.closed_ports(IPv4Address(record.address), record.ports)
+            closed = hostports.closed_ports(self._netfilter, IPv4Address(record.address), record.ports)
             found += [f"host port {mapping} does not lead to the pod" for mapping in closed]
         if record.bandwidth is not None:
             now = shaping.observe_bandwidth(self._netlink, record.host_ifname)
@@ -112,15 +116,15 @@ class Capabilities:
 
     def observed(self, host_ifname: str, address: IPv4Address) -> tuple[tuple[PortMapping, ...], Bandwidth | None]:
         """What a pod without a record has, read from the kernel."""
-        ports = tuple(hostports.observe_ports().get(address, ()))
+        ports = tuple(hostports.observe_ports(self._netfilter).get(address, ()))
         return ports, shaping.observe_bandwidth(self._netlink, host_ifname) or None
 
     def sweep(self, records: Mapping[Attachment, Record]) -> None:
         """Remove what belongs to no record: the remains of pods that went while no agent looked."""
         addresses = {IPv4Address(record.address) for record in records.values()}
-        for address, mappings in hostports.observe_ports().items():
+        for address, mappings in hostports.observe_ports(self._netfilter).items():
             if address not in addresses:
-                hostports.close_ports(address, mappings)
+                hostports.close_ports(self._netfilter, address, mappings)
         hosts = {record.host_ifname for record in records.values()}
         for host_ifname in shaping.leftover_ifbs(self._netlink):
             if host_ifname not in hosts:
@@ -129,17 +133,20 @@ class Capabilities:
     def _open(self, record: Record, records: Mapping[Attachment, Record]) -> None:
         address = IPv4Address(record.address)
         try:
-            hostports.open_ports(address, record.ports)
+            hostports.open_ports(self._netfilter, address, record.ports)
         except hostports.TableGoneError as error:
             # A firewall service that starts again flushes all tables, ours too.
             self._log.warning("rules restored", extra={"reason": error.strerror})
             self._restore(recorded_ports(records))
-            hostports.open_ports(address, record.ports)
+            hostports.open_ports(self._netfilter, address, record.ports)
 
-    def _forget_connections(self, record: Record) -> None:
+    def _forget_older_flows(self, record: Record) -> int:
         own = {interface.ip for _, interface in self._netlink.addresses()}
+        return hostports.forget_older_flows(self._netfilter, IPv4Address(record.address), record.ports, own)
+
+    def _forget(self, forgetting: Callable[[], int]) -> None:
         try:
-            hostports.forget_connections(IPv4Address(record.address), record.ports, own)
+            forgetting()
         except NetlinkError as error:
             # The pod works without; a flow of UDP that was there before goes its old way until it pauses.
             if not self._tracking_told:
@@ -157,7 +164,7 @@ def recorded_ports(records: Mapping[Attachment, Record]) -> list[tuple[IPv4Addre
     ]
 
 
-def ports_at_start(records: Mapping[Attachment, Record]) -> list[tuple[IPv4Address, PortMapping]]:
+def ports_at_start(netfilter: Netfilter, records: Mapping[Attachment, Record]) -> list[tuple[IPv4Address, PortMapping]]:
     """The host ports that a starting agent keeps open: those of its records, and those of pods without one.
 
     A pod whose record was lost is taken up by its link (`Attachments.reconcile`) and must not lose its ports by that.
@@ -165,7 +172,7 @@ def ports_at_start(records: Mapping[Attachment, Record]) -> list[tuple[IPv4Addre
     kept = recorded_ports(records)
     known = {IPv4Address(record.address) for record in records.values()}
     with contextlib.suppress(NetlinkError):  # a first start: the kernel has not even loaded nf_tables
-        for address, mappings in hostports.observe_ports().items():
+        for address, mappings in hostports.observe_ports(netfilter).items():
             free = address not in known and first_overlap(mappings, (mapping for _, mapping in kept)) is None
             kept += [(address, mapping) for mapping in mappings] if free else []
     return kept

@@ -21,36 +21,33 @@ class TableGoneError(NetlinkError):
     """Somebody removed our table, or a part of it."""
 
 
-def open_ports(address: IPv4Address, mappings: Sequence[PortMapping]) -> None:
+def open_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[PortMapping]) -> None:
     """Lead these ports of the node to the pod at `address`.
 
     Raises:
         TableGoneError: There is no table to put them into.
         NetlinkError: The kernel refuses; nothing has changed.
     """
-    with Netfilter() as kernel:
-        try:
-            kernel.add_elements(TABLE, _elements(address, mappings))
-        except NetlinkError as error:
-            if error.errno == errno.ENOENT:
-                raise TableGoneError(error.errno, error.strerror) from error
-            raise
+    try:
+        kernel.add_elements(TABLE, _elements(address, mappings))
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT:
+            raise TableGoneError(error.errno, error.strerror) from error
+        raise
 
 
-def close_ports(address: IPv4Address, mappings: Sequence[PortMapping]) -> None:
+def close_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[PortMapping]) -> None:
     """Lead them there no longer; what is missing already is passed over.
 
     Raises:
         NetlinkError: The kernel refuses.
     """
-    with Netfilter() as kernel:
-        kernel.delete_elements(TABLE, _elements(address, mappings))
+    kernel.delete_elements(TABLE, _elements(address, mappings))
 
 
-def closed_ports(address: IPv4Address, mappings: Sequence[PortMapping]) -> list[PortMapping]:
+def closed_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[PortMapping]) -> list[PortMapping]:
     """Those of `mappings` that do not lead to the pod as they should."""
-    with Netfilter() as kernel:
-        found = {name: kernel.elements(TABLE, name) for name in (PORTS_ANY, PORTS_AT, TARGETS)}
+    found = {name: kernel.elements(TABLE, name) for name in (PORTS_ANY, PORTS_AT, TARGETS)}
     return [
         mapping
         for mapping in mappings
@@ -58,35 +55,25 @@ def closed_ports(address: IPv4Address, mappings: Sequence[PortMapping]) -> list[
     ]
 
 
-def observe_ports() -> dict[IPv4Address, list[PortMapping]]:
+def observe_ports(kernel: Netfilter) -> dict[IPv4Address, list[PortMapping]]:
     """What the kernel's maps hold, by pod: what is left when the journal is lost."""
     found: dict[IPv4Address, list[PortMapping]] = {}
-    with Netfilter() as kernel:
-        for name in (PORTS_ANY, PORTS_AT):
-            for key, value in kernel.elements(TABLE, name).items():
-                host_ip = ANY_ADDRESS if name == PORTS_ANY else str(IPv4Address(key[:4]))
-                protocol, host_port = struct.unpack(">B3xH2x", key[-8:])
-                pod, container_port = struct.unpack(">4sH2x", value)
-                mapping = PortMapping(
-                    host_port=host_port, container_port=container_port, protocol=_NAMES[protocol], host_ip=host_ip
-                )
-                found.setdefault(IPv4Address(pod), []).append(mapping)
+    for name in (PORTS_ANY, PORTS_AT):
+        for key, value in kernel.elements(TABLE, name).items():
+            host_ip = ANY_ADDRESS if name == PORTS_ANY else str(IPv4Address(key[:4]))
+            protocol, host_port = struct.unpack(">B3xH2x", key[-8:])
+            pod, container_port = struct.unpack(">4sH2x", value)
+            mapping = PortMapping(
+                host_port=host_port, container_port=container_port, protocol=_NAMES[protocol], host_ip=host_ip
+            )
+            found.setdefault(IPv4Address(pod), []).append(mapping)
     return found
 
 
-def forget_connections(
-    address: IPv4Address, mappings: Iterable[PortMapping], own_addresses: Collection[IPv4Address]
-) -> int:
-    """Make the kernel look at the maps again: connection tracking remembers where a flow went before they changed.
+def forget_connections_of(kernel: Netfilter, address: IPv4Address) -> int:
+    """Forget the connections that a host port has led to a pod, now that none does: their next packets are judged anew.
 
-    Gone afterwards are the connections that a host port has led to the pod, so that none of them ever reaches a later
-    pod of the same address; and flows without a connection (UDP, SCTP) to one of these ports of the node, which would
-    go where they went before for as long as the sender does not pause.
-
-    Args:
-        address: The pod's.
-        mappings: Its host ports, opened or closed just now.
-        own_addresses: The node's addresses: what goes to the same port of anybody else is not ours to judge.
+    None of them will ever reach a later pod of the same address; a caller is refused at once rather than left waiting.
 
     Returns:
         How many were forgotten.
@@ -94,15 +81,41 @@ def forget_connections(
     Raises:
         NetlinkError: The kernel cannot tell or refuses (no nf_conntrack_netlink).
     """
-    with Netfilter() as kernel:
-        stale: list[Connection] = [one for one in kernel.connections_answered_by(address) if one.translated]
-        for protocol, port in sorted({(one.protocol, one.host_port) for one in mappings if one.protocol != "tcp"}):
-            stale += [
-                one
-                for one in kernel.connections_to_port(PROTOCOLS[protocol], port)
-                if one.answers != address and (one.destination in own_addresses or one.destination.is_loopback)
-            ]
-        return kernel.forget_connections(stale)
+    return kernel.forget_connections([one for one in kernel.connections_answered_by(address) if one.translated])
+
+
+def forget_older_flows(
+    kernel: Netfilter, address: IPv4Address, mappings: Iterable[PortMapping], own_addresses: Collection[IPv4Address]
+) -> int:
+    """Forget where flows of UDP and SCTP to these ports of the node went before they were led to the pod.
+
+    Connection tracking remembers it for as long as the sender does not pause. A new connection of TCP is judged anew by
+    itself. The kernel walks its whole table for that, some 10 ms on a machine with many gigabytes: so not without need.
+
+    Args:
+        kernel: A socket in the node's namespace.
+        address: The pod's.
+        mappings: Its host ports, opened just now.
+        own_addresses: The node's addresses: what goes to the same port of anybody else is not ours to judge.
+
+    Returns:
+        How many were forgotten.
+
+    Raises:
+        NetlinkError: As above.
+    """
+    ports: dict[str, set[int]] = {}
+    for mapping in mappings:
+        if mapping.protocol != "tcp":
+            ports.setdefault(mapping.protocol, set()).add(mapping.host_port)
+    stale: list[Connection] = []
+    for protocol, wanted in sorted(ports.items()):
+        stale += [
+            one
+            for one in kernel.connections_to_ports(PROTOCOLS[protocol], wanted)
+            if one.answers != address and (one.destination in own_addresses or one.destination.is_loopback)
+        ]
+    return kernel.forget_connections(stale)
 
 
 def _elements(address: IPv4Address, mappings: Sequence[PortMapping]) -> list[Element]:

@@ -9,11 +9,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import ClassVar, Final
 
+from plugin.core.errors import MissingError
 from plugin.link import constants as c
 from plugin.link import rtnl
 from plugin.link.attributes import attr, nest, parse, parse_list, text, u32
@@ -64,9 +65,22 @@ def concatenated(*parts: bytes) -> bytes:
 
 
 class Netfilter(Netlink):
-    """A netfilter netlink socket of one namespace."""
+    """A netfilter netlink socket of one namespace.
+
+    Raises:
+        MissingError: The kernel has no netfilter netlink.
+    """
 
     protocol: ClassVar[int] = NETLINK_NETFILTER
+
+    @classmethod
+    def _open(cls) -> socket.socket:
+        try:
+            return super()._open()
+        except OSError as error:
+            raise MissingError(
+                f"the kernel has no netfilter netlink: {error.strerror}", hint="modprobe nfnetlink nf_tables"
+            ) from error
 
     # --- nftables ---------------------------------------------------------------------------------------------------
     def add_elements(self, table: str, elements: Sequence[Element]) -> None:
@@ -147,18 +161,20 @@ class Netfilter(Netlink):
         # A kernel before 5.8 does not know the filter and tells all: so it is applied once more here.
         return (found for found in self._connections(tuple_ + wanted) if found.answers == address)
 
-    def connections_to_port(self, protocol: int, port: int) -> Iterator[Connection]:
-        """The IPv4 connections whose first packet went to this port, of whatever address.
+    def connections_to_ports(self, protocol: int, ports: Collection[int]) -> Iterator[Connection]:
+        """The IPv4 connections whose first packet went to one of these ports, of whatever address.
 
         Raises:
             NetlinkError: The kernel cannot tell (no nf_conntrack_netlink).
         """
-        proto = attr(_PROTO_NUMBER, bytes([protocol])) + attr(_PROTO_DESTINATION_PORT, struct.pack(">H", port))
+        proto, flags = attr(_PROTO_NUMBER, bytes([protocol])), _BY_PROTOCOL
+        if len(ports) == 1:  # the kernel can filter by one; it walks its table for every question
+            (port,) = ports
+            proto, flags = proto + attr(_PROTO_DESTINATION_PORT, struct.pack(">H", port)), flags | _BY_DESTINATION_PORT
         tuple_ = nest(_CTA_ORIGINAL, nest(_TUPLE_PROTO, proto))
-        flags = u32(_BY_PROTOCOL | _BY_DESTINATION_PORT)
-        wanted = nest(_CTA_FILTER, attr(_FILTER_ORIGINAL, flags), attr(_FILTER_REPLY, u32(0)))
+        wanted = nest(_CTA_FILTER, attr(_FILTER_ORIGINAL, u32(flags)), attr(_FILTER_REPLY, u32(0)))
         found = self._connections(tuple_ + wanted)
-        return (one for one in found if (one.protocol, one.destination_port) == (protocol, port))
+        return (one for one in found if one.protocol == protocol and one.destination_port in ports)
 
     def forget_connections(self, connections: Sequence[Connection]) -> int:
         """Delete them from the kernel's table, so that their next packets are judged anew; how many were still there.

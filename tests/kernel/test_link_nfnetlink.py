@@ -29,13 +29,14 @@ LOCAL = PortMapping(host_port=53, container_port=5353, protocol="udp", host_ip="
 
 
 @pytest.fixture(autouse=True)
-def node() -> Iterator[None]:
-    """The test runs inside a namespace of its own, with our table and 192.0.2.1."""
+def kernel() -> Iterator[Netfilter]:
+    """A socket in a namespace of the test's own, with our table and 192.0.2.1; the test runs inside."""
     with netns.new_netns() as fd, netns.entered(fd):
         with Netlink() as netlink:
             netlink.request(rtnl.link_set(1, up=True), rtnl.address_add(1, IPv4Interface("192.0.2.1/24")))
         rules.ensure_rules(RANGE, "weave")
-        yield
+        with Netfilter() as opened:
+            yield opened
 
 
 def listed(name: str, kind: str = "map") -> list[Any]:
@@ -55,71 +56,70 @@ def _flat(value: Any) -> Iterator[Any]:
             yield part
 
 
-def test_ports_are_opened_as_another_reader_sees_them_and_closed_again() -> None:
-    hostports.open_ports(RED, [WEB, ALSO, LOCAL])
+def test_ports_are_opened_as_another_reader_sees_them_and_closed_again(kernel: Netfilter) -> None:
+    hostports.open_ports(kernel, RED, [WEB, ALSO, LOCAL])
     assert listed("ports") == [["tcp", 8080, str(RED), 80], ["tcp", 8081, str(RED), 80]]
     assert listed("ports-at") == [["127.0.0.1", "udp", 53, str(RED), 5353]]
     assert listed("port-targets", "set") == [[str(RED), "tcp", 80], [str(RED), "udp", 5353]]
-    assert {pod: set(found) for pod, found in hostports.observe_ports().items()} == {RED: {WEB, ALSO, LOCAL}}
-    hostports.close_ports(RED, [WEB, ALSO, LOCAL])
+    assert {pod: set(found) for pod, found in hostports.observe_ports(kernel).items()} == {RED: {WEB, ALSO, LOCAL}}
+    hostports.close_ports(kernel, RED, [WEB, ALSO, LOCAL])
     assert (listed("ports"), listed("ports-at"), listed("port-targets", "set")) == ([], [], [])
 
 
-def test_opening_twice_is_harmless_and_so_is_closing() -> None:
+def test_opening_twice_is_harmless_and_so_is_closing(kernel: Netfilter) -> None:
     for _ in range(2):
-        hostports.open_ports(RED, [WEB])
-        assert hostports.closed_ports(RED, [WEB, LOCAL]) == [LOCAL]
+        hostports.open_ports(kernel, RED, [WEB])
+        assert hostports.closed_ports(kernel, RED, [WEB, LOCAL]) == [LOCAL]
     for _ in range(2):
-        hostports.close_ports(RED, [WEB, LOCAL])
-        assert hostports.closed_ports(RED, [WEB]) == [WEB]
+        hostports.close_ports(kernel, RED, [WEB, LOCAL])
+        assert hostports.closed_ports(kernel, RED, [WEB]) == [WEB]
 
 
-def test_a_transaction_is_all_or_nothing() -> None:
-    hostports.open_ports(RED, [WEB])
+def test_a_transaction_is_all_or_nothing(kernel: Netfilter) -> None:
+    hostports.open_ports(kernel, RED, [WEB])
     with pytest.raises(NetlinkError) as raised:
-        hostports.open_ports(BLUE, [LOCAL, WEB])
+        hostports.open_ports(kernel, BLUE, [LOCAL, WEB])
     assert raised.value.errno == errno.EEXIST
-    assert hostports.observe_ports() == {RED: [WEB]}
+    assert hostports.observe_ports(kernel) == {RED: [WEB]}
 
 
-def test_what_is_left_of_a_pods_ports_is_closed_though_some_are_missing() -> None:
-    hostports.open_ports(RED, [WEB, ALSO])
-    hostports.open_ports(BLUE, [LOCAL])
+def test_what_is_left_of_a_pods_ports_is_closed_though_some_are_missing(kernel: Netfilter) -> None:
+    hostports.open_ports(kernel, RED, [WEB, ALSO])
+    hostports.open_ports(kernel, BLUE, [LOCAL])
     subprocess.run(["nft", "delete", "element", "ip", "weave", "ports", "{ tcp . 8080 }"], check=True)
-    hostports.close_ports(RED, [WEB, ALSO])
-    assert hostports.observe_ports() == {BLUE: [LOCAL]}
+    hostports.close_ports(kernel, RED, [WEB, ALSO])
+    assert hostports.observe_ports(kernel) == {BLUE: [LOCAL]}
 
 
-def test_a_table_that_is_not_there_is_told_apart() -> None:
+def test_a_table_that_is_not_there_is_told_apart(kernel: Netfilter) -> None:
     rules.remove_rules()
     with pytest.raises(hostports.TableGoneError):
-        hostports.open_ports(RED, [WEB])
-    hostports.close_ports(RED, [WEB])
-    assert hostports.observe_ports() == {}
-    assert hostports.closed_ports(RED, [WEB]) == [WEB]
+        hostports.open_ports(kernel, RED, [WEB])
+    hostports.close_ports(kernel, RED, [WEB])
+    assert hostports.observe_ports(kernel) == {}
+    assert hostports.closed_ports(kernel, RED, [WEB]) == [WEB]
 
 
-def test_many_ports_go_in_one_transaction() -> None:
+def test_many_ports_go_in_one_transaction(kernel: Netfilter) -> None:
     many = [PortMapping(host_port=number, container_port=number) for number in range(1, 1025)]
-    hostports.open_ports(RED, many)
-    assert hostports.closed_ports(RED, many) == []
-    hostports.close_ports(RED, many)
-    assert hostports.observe_ports() == {}
+    hostports.open_ports(kernel, RED, many)
+    assert hostports.closed_ports(kernel, RED, many) == []
+    hostports.close_ports(kernel, RED, many)
+    assert hostports.observe_ports(kernel) == {}
 
 
-def test_a_table_can_be_written_with_its_ports_in_one_go() -> None:
+def test_a_table_can_be_written_with_its_ports_in_one_go(kernel: Netfilter) -> None:
     rules.ensure_rules(RANGE, "weave", [(RED, WEB), (RED, ALSO), (BLUE, LOCAL)])
-    assert hostports.closed_ports(RED, [WEB, ALSO]) == hostports.closed_ports(BLUE, [LOCAL]) == []
-    hostports.close_ports(RED, [WEB, ALSO])
-    assert hostports.observe_ports() == {BLUE: [LOCAL]}, "entries of nft and ours are the same bytes"
+    assert hostports.closed_ports(kernel, RED, [WEB, ALSO]) == hostports.closed_ports(kernel, BLUE, [LOCAL]) == []
+    hostports.close_ports(kernel, RED, [WEB, ALSO])
+    assert hostports.observe_ports(kernel) == {BLUE: [LOCAL]}, "entries of nft and ours are the same bytes"
 
 
-def test_an_unknown_set_is_refused_by_the_kernel() -> None:
-    with Netfilter() as kernel, pytest.raises(NetlinkError, match="No such file"):
+def test_an_unknown_set_is_refused_by_the_kernel(kernel: Netfilter) -> None:
+    with pytest.raises(NetlinkError, match="No such file"):
         kernel.add_elements(rules.TABLE, [Element("no-such-set", concatenated(b"\x06", b"\0\x50"), b"")])
-    with Netfilter() as kernel:
-        kernel.add_elements(rules.TABLE, [])
-        assert kernel.elements(rules.TABLE, "no-such-set") == {}
+    kernel.add_elements(rules.TABLE, [])
+    assert kernel.elements(rules.TABLE, "no-such-set") == {}
 
 
 # ---- connection tracking
@@ -134,30 +134,30 @@ def send(address: str, port: int) -> None:
         client.sendto(b"x", (address, port))
 
 
-def test_connections_are_found_by_the_port_they_went_to_and_forgotten_one_by_one() -> None:
+def test_connections_are_found_by_the_port_they_went_to_and_forgotten_one_by_one(kernel: Netfilter) -> None:
     for port in (5353, 5354):
         send("192.0.2.1", port)
     assert len(tracked()) == 2
-    with Netfilter() as kernel:
-        (found,) = kernel.connections_to_port(17, 5353)
-        assert (found.destination, found.translated) == (IPv4Address("192.0.2.1"), False)
-        assert list(kernel.connections_to_port(6, 5353)) == []
-        assert len(list(kernel.connections_answered_by(IPv4Address("192.0.2.1")))) == 2
-        assert list(kernel.connections_answered_by(RED)) == []
-        assert kernel.forget_connections([found]) == 1
-        assert kernel.forget_connections([found]) == 0, "it is gone already"
-        assert kernel.forget_connections([]) == 0
+    (found,) = kernel.connections_to_ports(17, {5353})
+    assert (found.destination, found.translated) == (IPv4Address("192.0.2.1"), False)
+    assert list(kernel.connections_to_ports(6, {5353})) == []
+    assert len(list(kernel.connections_to_ports(17, {5353, 5354, 5355}))) == 2
+    assert len(list(kernel.connections_answered_by(IPv4Address("192.0.2.1")))) == 2
+    assert list(kernel.connections_answered_by(RED)) == []
+    assert kernel.forget_connections([found]) == 1
+    assert kernel.forget_connections([found]) == 0, "it is gone already"
+    assert kernel.forget_connections([]) == 0
     (left,) = tracked()
     assert "dport=5354" in left
 
 
-def test_only_flows_to_the_nodes_own_addresses_are_forgotten_for_a_port() -> None:
+def test_only_flows_to_the_nodes_own_addresses_are_forgotten_for_a_port(kernel: Netfilter) -> None:
     own = {IPv4Address("192.0.2.1")}
     mapping = PortMapping(host_port=5353, container_port=53, protocol="udp")
     for address in ("192.0.2.1", "127.0.0.1", "192.0.2.99"):
         send(address, 5353)
     assert len(tracked()) == 3
-    assert hostports.forget_connections(RED, [mapping], own) == 2
+    assert hostports.forget_older_flows(kernel, RED, [mapping], own) == 2
     (left,) = tracked()
     assert "dst=192.0.2.99 " in left
-    assert hostports.forget_connections(RED, [WEB], own) == 0
+    assert hostports.forget_older_flows(kernel, RED, [WEB], own) == 0

@@ -70,7 +70,7 @@ class FakeCapabilities(Capabilities):
 
     def __init__(self) -> None:
         super().__init__(
-            None, reserved={RESERVED: "the agent"}, restore=lambda _ports: None, log=logging.getLogger("t")
+            None, None, reserved={RESERVED: "the agent"}, restore=lambda _ports: None, log=logging.getLogger("t")
         )
         self.given: dict[str, Record] = {}
         self.refusal: Exception | None = None
