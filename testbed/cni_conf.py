@@ -8,11 +8,15 @@ github.com/containernetworking/cni.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from plugin.core.cni import VERSIONS
 from plugin.core.errors import CheckError
+from plugin.core.hostports import ANY_ADDRESS, PortMapping
+from testbed.model import PodSpec, PortSpec
 
 Json: TypeAlias = dict[str, Any]
 
@@ -101,6 +105,47 @@ def _list_version(path: Path, raw: Json) -> str:
             hint=f"known are {', '.join(VERSIONS)}",
         )
     return version
+
+
+UNSTATED_BURST_BITS: Final = 2**32 - 1
+"""The burst that containerd sends with every rate: CRI has none, and the key has to be there."""
+
+_UNITS: Final = {"kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+
+
+def capabilities_of(pod: PodSpec) -> Json:
+    """What a runtime gives to plugins that declare the capability, from what a pod asks for; as containerd does it."""
+    capabilities: Json = {}
+    if pod.ports:
+        capabilities["portMappings"] = [
+            {
+                "hostPort": port.host,
+                "containerPort": port.container,
+                "protocol": port.protocol,
+                "hostIP": port.host_ip or "",
+            }
+            for port in pod.ports
+        ]
+    limits: Json = {}
+    for direction, rate in (("ingress", pod.bandwidth.ingress), ("egress", pod.bandwidth.egress)):
+        if rate is not None:
+            limits |= {f"{direction}Rate": rate_bits(rate), f"{direction}Burst": UNSTATED_BURST_BITS}
+    return capabilities | ({"bandwidth": limits} if limits else {})
+
+
+def port_mapping(port: PortSpec) -> PortMapping:
+    """A port of a topology in the words of the plugin."""
+    return PortMapping(
+        host_port=port.host,
+        container_port=port.container,
+        protocol=port.protocol,
+        host_ip=str(IPv4Address(port.host_ip or ANY_ADDRESS)),
+    )
+
+
+def rate_bits(text: str) -> int:
+    """`10mbit` as bits a second; the loader has checked its form."""
+    return round(Decimal(text[:-4]) * _UNITS[text[-4:]])
 
 
 def plugin_config(

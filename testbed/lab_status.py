@@ -10,6 +10,7 @@ from typing import Any, Final
 from plugin.core.errors import CheckError, InputError
 from testbed import processes, state
 from testbed.agent_api import AgentError, get
+from testbed.cni_conf import port_mapping
 from testbed.lab import Lab, LabNode
 from testbed.paths import LabPaths
 from testbed.processes import ProcessId
@@ -66,6 +67,7 @@ def _observe_lab(name: str) -> dict[str, Any]:
 
 
 def _observe_whole(lab: Lab, found: state.LabState) -> dict[str, Any]:
+    ports = {pod: [str(port_mapping(port)) for port in spec.ports] for pod, spec in found.topology.pods.items()}
     running = {record.member: ProcessId(record.pid, record.start_ticks) for record in found.processes}
     return {
         "name": lab.name,
@@ -87,6 +89,7 @@ def _observe_whole(lab: Lab, found: state.LabState) -> dict[str, Any]:
                 "host_interface": pod.host_ifname,
                 "container_id": pod.container_id,
                 "netns": str(lab.paths.netns_name(pod.name)),
+                "ports": ports.get(pod.name, []),
             }
             for pod in lab.pods.values()
         ],
@@ -227,7 +230,16 @@ def _agent_word(node: dict[str, Any]) -> str:
 
 
 def _pod_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    ported = any(pod["ports"] for pod in lab["pods"])
     rows: list[tuple[str, ...]] = [
-        (pod["name"], pod["node"], pod["address"], pod["mac"], pod["host_interface"]) for pod in lab["pods"]
+        (
+            pod["name"],
+            pod["node"],
+            pod["address"],
+            pod["mac"],
+            pod["host_interface"],
+            *([" ".join(pod["ports"])] if ported else []),
+        )
+        for pod in lab["pods"]
     ]
-    return "pods", ("pod", "node", "address", "mac", "host side"), rows
+    return "pods", ("pod", "node", "address", "mac", "host side", *(["ports"] if ported else [])), rows

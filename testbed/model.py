@@ -25,6 +25,7 @@ SEGMENT_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"
 SCENARIO_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 IPV4_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
+RATE_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,3})?(kbit|mbit|gbit)$"
 CIDR_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
 
 OUTSIDE: Final = "outside"
@@ -139,10 +140,42 @@ class NodeSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
+Port = Annotated[int, Meta(ge=1, le=65535)]
+HostAddress = Annotated[str, Meta(pattern=IPV4_PATTERN)]
+
+
+class PortSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A port of the node that leads to the pod: the hostPort of Kubernetes."""
+
+    host: Annotated[Port, Meta(description="The port on the node.")]
+    container: Annotated[Port, Meta(description="The port in the pod.")]
+    protocol: Annotated[Literal["tcp", "udp", "sctp"], Meta(description="Which kind of port.")] = "tcp"
+    host_ip: Annotated[
+        HostAddress | None,
+        Meta(description="The address of the node at which it is reached; at all of them when left out."),
+    ] = None
+
+
+Rate = Annotated[str, Meta(pattern=RATE_PATTERN, examples=["10mbit"])]
+
+
+class BandwidthSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How fast a pod may be: the annotations kubernetes.io/ingress-bandwidth and egress-bandwidth of Kubernetes."""
+
+    ingress: Annotated[Rate | None, Meta(description="What it may receive; no limit when left out.")] = None
+    egress: Annotated[Rate | None, Meta(description="What it may send; no limit when left out.")] = None
+
+
 class PodSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One pod: a network namespace attached to the overlay through CNI."""
 
     node: Annotated[str, Meta(description="The node it runs on.")]
+    ports: Annotated[
+        list[PortSpec], Meta(description="Ports of its node that lead to it (the CNI capability portMappings).")
+    ] = msgspec.field(default_factory=list)
+    bandwidth: Annotated[BandwidthSpec, Meta(description="Its limits (the CNI capability bandwidth).")] = (
+        BandwidthSpec()
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ scenario steps
@@ -203,6 +236,9 @@ class Iperf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
     min_ratio: Annotated[
         Ratio | None, Meta(description="The ratio to the underlay that is required, 0 to 1.5; none when left out.")
+    ] = None
+    max_mbit: Annotated[
+        Positive | None, Meta(description="The received rate that is still accepted, in Mbit/s; any when left out.")
     ] = None
     max_loss: Annotated[
         Percent | None, Meta(description="UDP only: the loss that is still accepted, in percent; any when left out.")

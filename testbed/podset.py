@@ -5,7 +5,7 @@ The pod's namespace is made by the kubelet inside its node; it is pinned here un
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ import msgspec
 from plugin.core.errors import CheckError
 from plugin.link import netns
 from testbed import engine, interrupts, mounts, processes
+from testbed.cni_conf import capabilities_of
 from testbed.kubelet import CALL_TIMEOUT_S, NETNS_DIR, Added, Kubelet, Sandbox, container_id
 from testbed.model import Topology
 from testbed.paths import LabPaths
@@ -42,7 +43,7 @@ def attach_all(paths: LabPaths, topology: Topology, *, progress: Progress) -> di
         for pod in pods:
             if stop.is_set():
                 break
-            made[pod] = attach(paths, node, pod)
+            made[pod] = attach(paths, node, pod, capabilities=capabilities_of(topology.pods[pod]))
             with counting:
                 count += 1
                 progress.advance_to(count)
@@ -74,7 +75,9 @@ def _cut_short(paths: LabPaths, futures: Sequence[Future[Any]]) -> None:
         processes.end(processes.inhabitants(processes.namespace_ids(paths.mount_pins.iterdir())), grace_s=0.0)
 
 
-def attach(paths: LabPaths, node: str, pod: str, *, attempt: int = 0) -> PodRecord:
+def attach(
+    paths: LabPaths, node: str, pod: str, *, attempt: int = 0, capabilities: Mapping[str, Any] | None = None
+) -> PodRecord:
     """Make one pod's sandbox and attach it.
 
     Args:
@@ -82,6 +85,7 @@ def attach(paths: LabPaths, node: str, pod: str, *, attempt: int = 0) -> PodReco
         node: Where it runs.
         pod: Its name.
         attempt: Counts the pods of that name: each gets a container id of its own.
+        capabilities: What it asks for beside an interface (`testbed.cni_conf.capabilities_of`).
 
     Raises:
         CniCallError: The ADD failed; sandbox and names are removed.
@@ -93,7 +97,8 @@ def attach(paths: LabPaths, node: str, pod: str, *, attempt: int = 0) -> PodReco
     try:
         _publish(paths, space, pod, path)
         added = kubelet.add(
-            Sandbox(pod=pod, container_id=container_id(paths.lab, node, pod, str(attempt)), netns=str(path))
+            Sandbox(pod=pod, container_id=container_id(paths.lab, node, pod, str(attempt)), netns=str(path)),
+            capabilities=capabilities,
         )
         return _record(node, pod, added)
     except BaseException:

@@ -34,6 +34,8 @@ def expectation(run: Run, step: Step) -> str:
     limits = []
     if iperf.min_mbit is not None:
         limits.append(f"at least {format_rate(iperf.min_mbit)}")
+    if iperf.max_mbit is not None:
+        limits.append(f"at most {format_rate(iperf.max_mbit)}")
     if iperf.min_ratio is not None:
         limits.append(f"at least {iperf.min_ratio:g} of the underlay")
     if iperf.max_loss is not None:
@@ -114,8 +116,9 @@ def judge(iperf: Iperf, result: IperfResult, ratio: float | None) -> str:
     """What does not hold, as a clause; the empty string when all of it holds."""
     if result.error or result.mbit <= 0:
         return result.error or "nothing arrived"
-    if iperf.min_mbit is not None and result.mbit < iperf.min_mbit:
-        return f"below {format_rate(iperf.min_mbit)}"
+    rate_problem = _rate_problem(iperf, result)
+    if rate_problem:
+        return rate_problem
     if iperf.max_loss is not None and (result.loss_percent or 0.0) > iperf.max_loss:
         return f"{result.loss_percent:.3g} % lost"
     if iperf.min_ratio is None:
@@ -123,6 +126,14 @@ def judge(iperf: Iperf, result: IperfResult, ratio: float | None) -> str:
     if ratio is None:
         return "the ratio to the underlay could not be measured: no underlay path between two nodes answered"
     return f"below {iperf.min_ratio:g} of the underlay" if ratio < iperf.min_ratio else ""
+
+
+def _rate_problem(iperf: Iperf, result: IperfResult) -> str:
+    if iperf.min_mbit is not None and result.mbit < iperf.min_mbit:
+        return f"below {format_rate(iperf.min_mbit)}"
+    if iperf.max_mbit is not None and result.mbit > iperf.max_mbit:
+        return f"above {format_rate(iperf.max_mbit)}"
+    return ""
 
 
 def _base(

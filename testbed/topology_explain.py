@@ -15,6 +15,7 @@ from testbed.model import (
     IPV4_PATTERN,
     KINDS,
     NAME_PATTERN,
+    RATE_PATTERN,
     SCENARIO_PATTERN,
     SEGMENT_PATTERN,
     VXLAN_OVERHEAD_BYTES,
@@ -34,6 +35,7 @@ _LONGEST: Final = {NAME_PATTERN: 15, SEGMENT_PATTERN: 12, SCENARIO_PATTERN: 40}
 _ADDRESSES: Final = {
     CIDR_PATTERN: "an IPv4 range such as 192.168.56.0/24",
     IPV4_PATTERN: "an IPv4 address such as 192.168.56.11",
+    RATE_PATTERN: "a rate such as 10mbit (kbit, mbit or gbit a second)",
 }
 _NOTES: Final[dict[KeyPath, str]] = {
     ("underlay", "mtu"): f"; VXLAN takes {VXLAN_OVERHEAD_BYTES} bytes of it and IPv4 needs 576 for the pods",

@@ -28,6 +28,7 @@ from testbed.model import (
     expand,
     pairs,
 )
+from testbed.topology_capabilities import ports_and_limits
 from testbed.topology_text import Finding, KeyPath, suggest
 from testbed.underlay import first_hops
 
@@ -236,6 +237,7 @@ NETWORK_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (
     _islands,
     _addresses,
     _room,
+    ports_and_limits,
 )
 
 

@@ -9,6 +9,7 @@ import logging
 import random
 import signal
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -18,6 +19,7 @@ from typing import Final
 from plugin.agent.actions import Actions
 from plugin.agent.api import READ_ONLY, Server, remove_socket, tcp_listener, unix_listener
 from plugin.agent.attachments import Attachments
+from plugin.agent.capabilities import Capabilities, ports_at_start
 from plugin.agent.config import AgentConfig
 from plugin.agent.driver import Driver, bind_control
 from plugin.agent.forwarder import Forwarder
@@ -31,12 +33,14 @@ from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.codec import WireError
 from plugin.core.errors import InputError
+from plugin.core.hostports import PortMapping
 from plugin.core.members import Member
 from plugin.core.node import Node
 from plugin.core.ring import RingError
 from plugin.core.wire import Keys
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.netlink import Link, Netlink
+from plugin.link.nfnetlink import Netfilter
 
 _QUEUE_PERIOD_S: Final = 2.0
 
@@ -54,6 +58,8 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
         stack.callback(remove_socket, Path(config.api_socket))
         netlink = Netlink()
         stack.callback(netlink.close)
+        netfilter = Netfilter()
+        stack.callback(netfilter.close)
         uplink = switch.observe_uplink(netlink, config.address, config.uplink)
         control = bind_control(config.address, config.control_port)
         for one in control:
@@ -66,7 +72,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             log.error("state damaged", extra={"reason": loaded.damage})
 
         # The data plane: switch, overlay, rules.
-        plane = ensure_data_plane(netlink, config, uplink)
+        plane = ensure_data_plane(netlink, config, uplink, ports_at_start(netfilter, store.records))
         log.info(
             "data plane ready",
             extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
@@ -115,6 +121,13 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             ),
             now_s=_now_s,
             log=log,
+            capabilities=Capabilities(
+                netlink,
+                netfilter,
+                reserved=reserved_ports(config),
+                restore=lambda host_ports: rules.ensure_rules(config.network, config.bridge, host_ports),
+                log=log,
+            ),
         )
         gateway.take_up()
         attachments.reconcile()
@@ -229,7 +242,12 @@ class DataPlane:
     mtu_bytes: int
 
 
-def ensure_data_plane(netlink: Netlink, config: AgentConfig, uplink: switch.Uplink) -> DataPlane:
+def ensure_data_plane(
+    netlink: Netlink,
+    config: AgentConfig,
+    uplink: switch.Uplink,
+    host_ports: Iterable[tuple[IPv4Address, PortMapping]] = (),
+) -> DataPlane:
     """Switch, overlay device and rules are there and as configured, whatever an earlier agent has left.
 
     Raises:
@@ -244,9 +262,18 @@ def ensure_data_plane(netlink: Netlink, config: AgentConfig, uplink: switch.Upli
     device = overlay.ensure_overlay(
         netlink, bridge=bridge, vni=config.vni, local=config.address, port=config.vxlan_port, mtu_bytes=mtu_bytes
     )
-    rules.ensure_masquerade(config.network, config.bridge)
+    rules.ensure_rules(config.network, config.bridge, host_ports)
+    sysctls.apply_sysctls(sysctls.switch(config.bridge))  # after the rules, which keep pods out
     # Read again: an existing bridge has only now got its MAC and MTU.
     return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes)
+
+
+def reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
+    """The ports of the node without which there is no pod network: led into a pod, they would cut it off."""
+    ports = [("tcp", config.control_port), ("udp", config.control_port), ("udp", config.vxlan_port)]
+    return {
+        PortMapping(host_port=port, container_port=port, protocol=protocol): "the agent" for protocol, port in ports
+    }
 
 
 _FREE_RANGES: Final = ("10.32.0.0/12", "172.30.0.0/16", "192.168.128.0/17", "10.128.0.0/12", "100.64.0.0/12")

@@ -15,9 +15,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
 
+from plugin.agent.capabilities import Capabilities
 from plugin.agent.store import Record, Store
 from plugin.core import cni, shares
 from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError, RingAllocator
+from plugin.core.bandwidth import Bandwidth
 from plugin.core.cni import CniError, CniRequest
 from plugin.core.council import Wish
 from plugin.core.errors import MissingError
@@ -61,6 +63,7 @@ class Attachments:
         others_have: Whether another member of the ring may still have addresses to give.
         now_s: The clock.
         log: Where events go.
+        capabilities: Gives pods their host ports and limits.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where everything a pod needs comes together; app.py calls it once
@@ -77,7 +80,9 @@ class Attachments:
         others_have: Callable[[], bool],
         now_s: Callable[[], float],
         log: logging.Logger,
+        capabilities: Capabilities,
     ) -> None:
+        self._capabilities = capabilities
         self._netlink = netlink
         self._bridge = bridge
         self._range = pod_range
@@ -141,14 +146,18 @@ class Attachments:
             )
         self._refuse_what_is_not_here(request)
         mtu_bytes = self._mtu_for(request)
+        bandwidth = cni.fitted(request.config.bandwidth, mtu_bytes)
+        self._capabilities.refuse_taken(request.config.ports, self.records.values())
         with ExitStack() as undo:
             address = self._allocate(request)
             undo.callback(self._undo_allocation, request.attachment)
-            record = self._record(request, address)
+            record = self._record(request, address, bandwidth)
             self._remember(record)
             pod = self._pod_link(request, record, mtu_bytes)
             outer = self._attach(sandbox, pod)
             undo.callback(pods.detach, self._netlink, record.host_ifname)
+            undo.callback(self._capabilities.withdraw, record)
+            self._capabilities.grant(record, outer, self.records)
             self._remember(_added(record))
             undo.pop_all()
         self._announce(record)
@@ -258,7 +267,7 @@ class Attachments:
             raise CniError(cni.NO_ADDRESS, error.message, error.hint) from error
         return wanted[0]
 
-    def _record(self, request: CniRequest, address: IPv4Address) -> Record:
+    def _record(self, request: CniRequest, address: IPv4Address, bandwidth: Bandwidth) -> Record:
         network, container_id, ifname = request.attachment
         taken = {record.host_ifname for record in self.records.values()}
         return Record(
@@ -270,6 +279,8 @@ class Attachments:
             host_ifname=pods.free_host_ifname(container_id, ifname, taken),
             netns=request.netns,
             label=request.pod or container_id[:_LABEL_ID_CHARACTERS],
+            ports=request.config.ports,
+            bandwidth=bandwidth or None,
         )
 
     def _remember(self, record: Record) -> None:
@@ -324,6 +335,7 @@ class Attachments:
         address = IPv4Address(record.address)
         self._node.detach(address, now_s=self._now_s())
         try:
+            self._capabilities.withdraw(record)
             pods.detach(self._netlink, record.host_ifname)
             self._store.drop(record.attachment)
         except (MissingError, NetlinkError) as error:
@@ -349,6 +361,7 @@ class Attachments:
             raise CniError(cni.CHECK_FAILED, error.message, error.hint) from error
         reserved = self._allocator.held.get(request.attachment)
         differences = cni.check_differences(request, _with_reservation(found, reserved))
+        differences += self._capabilities.differences(record)
         if differences:
             raise cni.check_failed(differences)
         return _EMPTY
@@ -391,6 +404,7 @@ class Attachments:
         for name, address in found.items():
             if name not in known:
                 self._adopt(name, address)
+        self._capabilities.sweep(self.records)
 
     def _announce(self, record: Record) -> None:
         self._node.attach(IPv4Address(record.address), record.mac, record.label, now_s=self._now_s())
@@ -410,9 +424,10 @@ class Attachments:
             self._log.warning("orphan link removed", extra={"interface": name})
             pods.detach(self._netlink, name)
             return
+        ports, bandwidth = self._capabilities.observed(name, address)
         record = Record(
             network=_RECOVERED, container_id=name, ifname=_RECOVERED, address=str(address),
-            mac=pods.mac_for(address), host_ifname=name, label=name, state="added",
+            mac=pods.mac_for(address), host_ifname=name, label=name, state="added", ports=ports, bandwidth=bandwidth,
         )  # fmt: skip
         if not self._claim(record.attachment, record):
             # Two pods with one address would be worse than a pod without a network.

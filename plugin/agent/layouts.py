@@ -117,8 +117,10 @@ def targets(status: dict[str, Any]) -> str:
 
 
 def attachments(listed: list[dict[str, Any]]) -> str:
-    """`weave ps`: id, MAC, addresses."""
-    return "".join(f"{one['id'][:12]} {one['mac']} {' '.join(one['addresses'])}\n" for one in listed)
+    """`weave ps`: id, MAC, addresses, and the ports of the node that lead to the pod."""
+    return "".join(
+        " ".join([one["id"][:12], one["mac"], *one["addresses"], *one.get("ports", ())]) + "\n" for one in listed
+    )
 
 
 def _service(name: str, rows: list[tuple[str, str]]) -> str:

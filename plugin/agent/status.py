@@ -17,6 +17,7 @@ from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
 from plugin.agent.targets import Targets
 from plugin.core.allocator import EXPOSE
+from plugin.core.bandwidth import Bandwidth
 from plugin.core.forward import Forwarding
 from plugin.core.members import Peer, PeerState
 from plugin.core.node import Node
@@ -192,6 +193,7 @@ class Status:
                     "mac": record.mac,
                     "addresses": [f"{record.address}/{self._prefix}"],
                     "label": record.label,
+                    "ports": [str(mapping) for mapping in record.ports],
                 }
                 for record in self._attachments.records.values()
             ),
@@ -216,6 +218,8 @@ class Status:
                     "host_interface": record.host_ifname,
                     "netns": record.netns,
                     "label": record.label,
+                    "ports": [str(mapping) for mapping in record.ports],
+                    "bandwidth": _bits(record.bandwidth),
                 }
                 for record in self._attachments.records.values()
             ],
@@ -276,6 +280,18 @@ class Status:
                 "gauge",
                 "Number of IP addresses.",
                 [('{state="local-used"}', len(allocator.held)), ('{state="local-owned"}', allocator.capacity)],
+            ),
+            (
+                "weave_host_ports",
+                "gauge",
+                "Number of ports of this node that lead into its pods.",
+                [("", sum(len(record.ports) for record in self._attachments.records.values()))],
+            ),
+            (
+                "weave_limited_pods",
+                "gauge",
+                "Number of this node's pods whose bandwidth is limited.",
+                [("", sum(record.bandwidth is not None for record in self._attachments.records.values()))],
             ),
             ("weave_max_ips", "gauge", "Size of IP address space used by allocator.", [("", total)]),
             (
@@ -346,3 +362,11 @@ class Status:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             lines += [f"{name}{labels} {round(value, 6)}" for labels, value in values]
         return "\n".join(lines) + "\n"
+
+
+def _bits(bandwidth: Bandwidth | None) -> dict[str, int | None] | None:
+    """Limits in bits a second, as people and CNI count; None for no limit."""
+    if bandwidth is None:
+        return None
+    directions = {"ingress": bandwidth.ingress, "egress": bandwidth.egress}
+    return {name: None if limit is None else limit.rate_bits for name, limit in directions.items()}

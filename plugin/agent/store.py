@@ -16,14 +16,19 @@ from typing import Final, Literal
 import msgspec
 
 from plugin.core.allocator import EXPOSE, Attachment
+from plugin.core.bandwidth import Bandwidth
 from plugin.core.errors import InputError, MissingError
+from plugin.core.hostports import PortMapping
 
 _COMPACT_FACTOR: Final = 4
 _COMPACT_MIN: Final = 256
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attachment. `state` is `adding` until the pod's interface is complete."""
+    """One attachment. `state` is `adding` until the pod's interface is complete.
+
+    What was added to it later has a default: a journal of an older agent is read, and an older agent reads ours.
+    """
 
     network: str
     container_id: str
@@ -34,6 +39,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     netns: str = ""
     label: str = ""
     state: Literal["adding", "added"] = "adding"
+    ports: tuple[PortMapping, ...] = ()
+    bandwidth: Bandwidth | None = None
 
     @property
     def attachment(self) -> Attachment:

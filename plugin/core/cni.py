@@ -20,6 +20,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import Final
 
+from plugin.core.cni_capabilities import fitted, parse_bandwidth, parse_port_mappings
 from plugin.core.cni_json import ipv4_address, ipv4_network, shown, text_list, typed_list, typed_value
 from plugin.core.cni_result import check_differences, check_failed, converted, normalized, result_json
 from plugin.core.cni_types import (
@@ -44,6 +45,7 @@ from plugin.core.cni_types import (
     NEEDS_ATTACHMENT,
     NO_ADDRESS,
     NOT_AVAILABLE,
+    PORT_TAKEN,
     QUEUE_NAME_BYTES_MAX,
     TRY_AGAIN_LATER,
     UNKNOWN_CONTAINER,
@@ -73,6 +75,7 @@ __all__ = [
     "converted",
     "normalized",
     "ifname_complaint",
+    "fitted",
     "CniRequest",
     "NetworkConfig",
     "IpamConfig",
@@ -97,6 +100,7 @@ __all__ = [
     "NO_ADDRESS",
     "ATTACH_FAILED",
     "CHECK_FAILED",
+    "PORT_TAKEN",
     "INTERNAL",
     "VERSIONS",
     "LATEST",
@@ -333,6 +337,8 @@ def _network_config(raw: Mapping[str, object], args: Mapping[str, str]) -> Netwo
         dns=_dns(raw, runtime_config),
         requested_addresses=_requested_addresses(raw, args, runtime_config),
         requested_mac=_requested_mac(raw, args, runtime_config),
+        ports=parse_port_mappings(runtime_config),
+        bandwidth=parse_bandwidth(raw, runtime_config),
     )
 
 

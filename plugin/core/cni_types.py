@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final, TypeAlias
 
+from plugin.core.bandwidth import Bandwidth
 from plugin.core.errors import CheckError
+from plugin.core.hostports import PortMapping
 
 VERSIONS: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 LATEST: Final = VERSIONS[-1]
@@ -36,6 +38,7 @@ ALREADY_ATTACHED: Final = 100
 NO_ADDRESS: Final = 101
 ATTACH_FAILED: Final = 102
 CHECK_FAILED: Final = 103
+PORT_TAKEN: Final = 110
 INTERNAL: Final = 999
 
 ENVIRONMENT: Final = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
@@ -115,6 +118,8 @@ class NetworkConfig:
     dns: Dns = Dns()
     requested_addresses: tuple[IPv4Address, ...] = ()
     requested_mac: str = ""
+    ports: tuple[PortMapping, ...] = ()
+    bandwidth: Bandwidth = field(default_factory=Bandwidth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from plugin.link import constants as c
 from plugin.link import netns, rtnl
+from plugin.link.attributes import parse as _attributes
 
 
 class NetlinkError(OSError):
@@ -67,17 +68,6 @@ class Route:
     destination: IPv4Network
     gateway: IPv4Address | None
     index: int | None
-
-
-def _attributes(data: bytes, offset: int) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("HH", data, offset)
-        if length < 4:
-            break
-        found[kind & c.NLA_TYPE_MASK] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 def _string(data: bytes) -> str:
@@ -139,6 +129,8 @@ class Netlink:
         OSError: The namespace cannot be entered.
     """
 
+    protocol: ClassVar[int] = socket.NETLINK_ROUTE
+
     def __init__(self, netns_fd: int | None = None) -> None:
         if netns_fd is None:
             self._socket = self._open()
@@ -147,9 +139,9 @@ class Netlink:
                 self._socket = self._open()
         self._sequence = 0
 
-    @staticmethod
-    def _open() -> socket.socket:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    @classmethod
+    def _open(cls) -> socket.socket:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, cls.protocol)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         for option in (c.NETLINK_CAP_ACK, c.NETLINK_EXT_ACK, c.NETLINK_GET_STRICT_CHK):
             opened.setsockopt(c.SOL_NETLINK, option, 1)
@@ -220,7 +212,7 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Every interface of the namespace."""
-        return [_link(body) for body in self._dump(c.GETLINK, rtnl.link_header())]
+        return [_link(body) for body in self.dump(c.GETLINK, rtnl.link_header())]
 
     def link(self, name: str) -> Link | None:
         """The interface of that name, or None."""
@@ -229,7 +221,7 @@ class Netlink:
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
         """Every IPv4 address as (ifindex, address with prefix)."""
         found = []
-        for body in self._dump(c.GETADDR, struct.pack("BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+        for body in self.dump(c.GETADDR, struct.pack("BBBBI", socket.AF_INET, 0, 0, 0, 0)):
             prefix, index = body[1], struct.unpack_from("I", body, 4)[0]
             attributes = _attributes(body, 8)
             packed = attributes.get(c.IFA_LOCAL, attributes.get(c.IFA_ADDRESS, b""))
@@ -240,7 +232,7 @@ class Netlink:
         """The IPv4 routes of the main table."""
         header = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, c.RT_TABLE_MAIN, 0, 0, 0, 0)
         found = []
-        for body in self._dump(c.GETROUTE, header):
+        for body in self.dump(c.GETROUTE, header):
             if body[4] != c.RT_TABLE_MAIN:
                 continue
             attributes = _attributes(body, 12)
@@ -257,18 +249,18 @@ class Netlink:
     def neighbours(self) -> list[Neighbour]:
         """The IPv4 neighbour table."""
         header = struct.pack("BxxxiHBB", socket.AF_INET, 0, 0, 0, 0)
-        return [_neighbour_entry(body) for body in self._dump(c.GETNEIGH, header)]
+        return [_neighbour_entry(body) for body in self.dump(c.GETNEIGH, header)]
 
     def fdb(self) -> list[Neighbour]:
         """The forwarding entries of bridges (`master`) and VXLAN devices."""
         header = struct.pack("BxxxiHBB", c.AF_BRIDGE, 0, 0, 0, 0)
-        return [_neighbour_entry(body) for body in self._dump(c.GETNEIGH, header)]
+        return [_neighbour_entry(body) for body in self.dump(c.GETNEIGH, header)]
 
     def fdb_in_use(self, index: int, *, within_s: float) -> list[Neighbour]:
         """Of `fdb`, the entries of one link that were used so lately: the others, nearly all, cost next to nothing."""
         header = struct.pack("BxxxiHBB", c.AF_BRIDGE, 0, 0, 0, 0)
         found = []
-        for body in self._dump(c.GETNEIGH, header):
+        for body in self.dump(c.GETNEIGH, header):
             if struct.unpack_from("i", body, 4)[0] != index:
                 continue
             attributes = _attributes(body, 12)
@@ -276,7 +268,8 @@ class Netlink:
                 found.append(_neighbour_entry(body, attributes))
         return found
 
-    def _dump(self, kind: int, header: bytes) -> Iterator[bytes]:
+    def dump(self, kind: int, header: bytes) -> Iterator[bytes]:
+        """The answers to a request for all objects of a kind, without their headers."""
         # A dump that was disturbed half-way is marked, not repeated, by the kernel: what it did tell is valid.
         self._sequence += 1
         message = bytearray(rtnl.message(kind, c.DUMP, header))

@@ -15,29 +15,16 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from plugin.link import constants as c
+from plugin.link.attributes import attr as _attr
+from plugin.link.attributes import nest as _nest
+from plugin.link.attributes import text as _text
+from plugin.link.attributes import u32 as _u32
 
 ZERO_MAC: Final = "00:00:00:00:00:00"
 """The VXLAN forwarding entry of this address lists where broadcast and multicast are flooded (ip-link(8))."""
 
 
 # --- encoding -----------------------------------------------------------------------------------------------------
-def _attr(kind: int, data: bytes) -> bytes:
-    length = 4 + len(data)
-    return struct.pack("HH", length, kind) + data + b"\0" * (-length % 4)
-
-
-def _nest(kind: int, *attributes: bytes) -> bytes:
-    return _attr(kind | c.NLA_NESTED, b"".join(attributes))
-
-
-def _u32(value: int) -> bytes:
-    return struct.pack("I", value)
-
-
-def _text(value: str) -> bytes:
-    return value.encode() + b"\0"
-
-
 def _mac(value: str) -> bytes:
     return bytes.fromhex(value.replace(":", ""))
 

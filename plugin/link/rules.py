@@ -1,62 +1,120 @@
 """The firewall rules of a node: one nftables table of our own, replaced in one transaction, foreign rules untouched.
 
-`nft` is started once when the agent starts, never per pod.
+`nft` is started once when the agent starts, never per pod: the rules ask maps, and what comes and goes with a pod are
+entries of these maps (plugin/link/hostports.py). Read it on a node with `nft list table ip weave`.
 """
 
-import json
 import subprocess
-from ipaddress import IPv4Network
-from typing import Any, Final
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 from plugin.core.errors import MissingError
+from plugin.core.hostports import ANY_ADDRESS, PortMapping
 
 TABLE: Final = "weave"
 FAMILY: Final = "ip"
+PORTS_ANY: Final = "ports"
+"""Map: (protocol, port) of any address of the node -> (pod, port)."""
+PORTS_AT: Final = "ports-at"
+"""Map: (address of the node, protocol, port) -> (pod, port)."""
+TARGETS: Final = "port-targets"
+"""Set: (pod, protocol, port) that some host port leads to."""
 _NFT_TIMEOUT_S: Final = 20.0
 
+# Multicast is never masqueraded: nobody answers to it. `fully-random` keeps parallel DNS queries from colliding on a
+# source port.
+#
+# Host ports: a packet to one of the node's own addresses is looked up, first at its address, then at any; one look-up
+# each, however many pods there are. A packet of this node itself (output) is treated likewise. Who is a pod, or the
+# node's loopback, gets the switch's address as its source: a pod on the same switch would be answered directly, past
+# the translation; the pod itself would see a packet from itself; 127.0.0.1 would be answered within the pod. Everybody
+# else is seen under the own address.
+#
+# So that 127.0.0.1 can be led to a pod at all, the switch has route_localnet (plugin/link/sysctls.py). Without the
+# chain `loopback` that would let pods reach what listens on the node's 127.0.0.1 (CVE-2020-8558).
+_TEXT: Final = """\
+table ip {table}
+delete table ip {table}
+table ip {table} {{
+  map {ports_any} {{
+    type inet_proto . inet_service : ipv4_addr . inet_service
+    {elements_any}
+  }}
+  map {ports_at} {{
+    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+    {elements_at}
+  }}
+  set {targets} {{
+    type ipv4_addr . inet_proto . inet_service
+    {elements_targets}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority 100; policy accept;
+    oifname "{bridge}" ip saddr {{ {pods}, 127.0.0.0/8 }} ct status dnat ip daddr . meta l4proto . th dport @{targets} \
+counter masquerade fully-random comment "pods and this node at a host port"
+    ip saddr {pods} ip daddr != {pods} ip daddr != 224.0.0.0/4 oifname != "{bridge}" \
+counter masquerade fully-random comment "pods to the outside"
+  }}
+  chain host-ports {{
+    dnat ip to ip daddr . meta l4proto . th dport map @{ports_at}
+    dnat ip to meta l4proto . th dport map @{ports_any}
+  }}
+  chain prerouting {{
+    type nat hook prerouting priority -100; policy accept;
+    fib daddr type local jump host-ports
+  }}
+  chain output {{
+    type nat hook output priority -100; policy accept;
+    fib daddr type local jump host-ports
+  }}
+  chain loopback {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname "{bridge}" ip daddr 127.0.0.0/8 counter drop comment "what listens on 127.0.0.1 is not for pods"
+    iifname "{bridge}" ip saddr 127.0.0.0/8 counter drop comment "nor does 127.0.0.1 ever come from one"
+  }}
+}}
+"""
 
-def masquerade_rules(pod_range: IPv4Network, bridge: str) -> dict[str, Any]:
-    """The transaction, in nft's JSON (libnftables-json(5)).
+
+def table_text(pod_range: IPv4Network, bridge: str, host_ports: Iterable[tuple[IPv4Address, PortMapping]] = ()) -> str:
+    """The transaction, in the language of nft(8).
 
     Traffic of pods that leaves the range gets the node's address; pod to pod never does, so a pod always sees who
-    calls. `fully-random` keeps parallel DNS queries from colliding on a source port.
+    calls. `host_ports` are the mappings of the pods that are there already, with the pods' addresses.
     """
-    table = {"family": FAMILY, "name": TABLE}
-    chain = {"family": FAMILY, "table": TABLE, "name": "postrouting"}
-    source = {"payload": {"protocol": "ip", "field": "saddr"}}
-    destination = {"payload": {"protocol": "ip", "field": "daddr"}}
-    pods = {"prefix": {"addr": str(pod_range.network_address), "len": pod_range.prefixlen}}
-    multicast = {"prefix": {"addr": "224.0.0.0", "len": 4}}
-
-    def match(left: dict[str, Any], operation: str, right: object) -> dict[str, Any]:
-        return {"match": {"op": operation, "left": left, "right": right}}
-
-    masquerade = [
-        match(source, "==", pods),
-        match(destination, "!=", pods),
-        match(destination, "!=", multicast),
-        match({"meta": {"key": "oifname"}}, "!=", bridge),
-        {"counter": None},
-        {"masquerade": {"flags": "fully-random"}},
+    mapped = [
+        (mapping, f"{mapping.protocol} . {mapping.host_port} : {address} . {mapping.container_port}")
+        for address, mapping in host_ports
     ]
-    return {
-        "nftables": [
-            {"add": {"table": table}},  # so that the delete of a first start has something to delete
-            {"delete": {"table": table}},
-            {"add": {"table": table}},
-            {"add": {"chain": chain | {"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}}},
-            {"add": {"rule": {"family": FAMILY, "table": TABLE, "chain": "postrouting", "expr": masquerade}}},
-        ]
-    }
+    targets = {f"{address} . {one.protocol} . {one.container_port}" for address, one in host_ports}
+    return _TEXT.format(
+        table=TABLE,
+        ports_any=PORTS_ANY,
+        ports_at=PORTS_AT,
+        targets=TARGETS,
+        bridge=bridge,
+        pods=pod_range,
+        elements_any=_elements(text for one, text in mapped if one.host_ip == ANY_ADDRESS),
+        elements_at=_elements(f"{one.host_ip} . {text}" for one, text in mapped if one.host_ip != ANY_ADDRESS),
+        elements_targets=_elements(sorted(targets)),
+    )
 
 
-def ensure_masquerade(pod_range: IPv4Network, bridge: str) -> None:
-    """Put our table in place, replacing an earlier one.
+def _elements(texts: Iterable[str]) -> str:
+    joined = ", ".join(texts)
+    return f"elements = {{ {joined} }}" if joined else ""
+
+
+def ensure_rules(
+    pod_range: IPv4Network, bridge: str, host_ports: Iterable[tuple[IPv4Address, PortMapping]] = ()
+) -> None:
+    """Put our table in place, replacing an earlier one: at no moment is there none, or half of one.
 
     Raises:
         MissingError: `nft` is absent, or the kernel refuses (no nf_tables, no NAT).
     """
-    _nft(json.dumps(masquerade_rules(pod_range, bridge)))
+    _nft(table_text(pod_range, bridge, list(host_ports)))
 
 
 def remove_rules() -> None:
@@ -65,14 +123,13 @@ def remove_rules() -> None:
     Raises:
         MissingError: `nft` is absent.
     """
-    table = {"family": FAMILY, "name": TABLE}
-    _nft(json.dumps({"nftables": [{"add": {"table": table}}, {"delete": {"table": table}}]}))
+    _nft(f"table ip {TABLE}\ndelete table ip {TABLE}\n")
 
 
 def _nft(transaction: str) -> None:
     try:
         done = subprocess.run(
-            ["nft", "-j", "-f", "-"],
+            ["nft", "-f", "-"],
             input=transaction, capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False,
         )  # fmt: skip
     except FileNotFoundError:
@@ -82,6 +139,6 @@ def _nft(transaction: str) -> None:
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise MissingError(
-            f"the kernel refused the masquerade rules: {said[0] if said else f'nft ended with {done.returncode}'}",
-            hint="nf_tables with NAT is needed: modprobe nft_chain_nat nft_masq",
+            f"the kernel refused the node's rules: {said[0] if said else f'nft ended with {done.returncode}'}",
+            hint="nf_tables with NAT is needed: modprobe nft_chain_nat nft_masq nft_fib_ipv4",
         )

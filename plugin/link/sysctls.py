@@ -30,6 +30,15 @@ def interface(name: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def switch(name: str) -> tuple[tuple[str, str], ...]:
+    """The sysctl of the switch by which the node reaches host ports at its 127.0.0.1.
+
+    It lets packets from 127.0.0.1 leave for pods; the chain `loopback` of plugin/link/rules.py takes care that none
+    from pods come in for 127.0.0.1.
+    """
+    return ((f"net/ipv4/conf/{name}/route_localnet", "1"),)
+
+
 def apply_sysctls(wanted: Iterable[tuple[str, str]]) -> None:
     """Write them in the calling thread's network namespace; a key that this kernel does not have is passed over.
 

@@ -69,32 +69,39 @@ def foreign_tables() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_the_table_holds_one_nat_chain_with_one_rule() -> None:
-    rules.ensure_masquerade(RANGE, "weave")
-    table, chain, rule = nft("list", "table", "ip", "weave")
-    assert table["table"]["name"] == "weave"
-    assert chain["chain"].items() >= {"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}.items()
-    matches = [part["match"] for part in rule["rule"]["expr"] if "match" in part]
+def masquerade_of_pods() -> list[dict[str, Any]]:
+    """The rules that translate what pods send to the outside."""
+    found = [one["rule"] for one in nft("list", "table", "ip", "weave") if "rule" in one]
+    return [rule for rule in found if rule.get("comment") == "pods to the outside"]
+
+
+def test_pods_are_masqueraded_when_they_leave_the_range() -> None:
+    rules.ensure_rules(RANGE, "weave")
+    listed = nft("list", "table", "ip", "weave")
+    assert listed[0]["table"]["name"] == "weave"
+    chain = next(one["chain"] for one in listed if one.get("chain", {}).get("name") == "postrouting")
+    assert chain.items() >= {"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}.items()
+    (rule,) = masquerade_of_pods()
+    matches = [part["match"] for part in rule["expr"] if "match" in part]
     pods = {"prefix": {"addr": "10.32.0.0", "len": 12}}
     assert [(one["op"], one["right"]) for one in matches] == [
         ("==", pods), ("!=", pods), ("!=", {"prefix": {"addr": "224.0.0.0", "len": 4}}), ("!=", "weave"),
     ]  # fmt: skip
-    assert rule["rule"]["expr"][-1] == {"masquerade": {"flags": "fully-random"}}
+    assert rule["expr"][-1] == {"masquerade": {"flags": "fully-random"}}
 
 
 def test_a_repetition_leaves_one_rule_and_another_range_replaces_it() -> None:
     for pod_range in (RANGE, RANGE, IPv4Network("10.9.0.0/24")):
-        rules.ensure_masquerade(pod_range, "weave")
-    found = [one for one in nft("list", "table", "ip", "weave") if "rule" in one]
-    assert len(found) == 1
-    assert found[0]["rule"]["expr"][0]["match"]["right"]["prefix"] == {"addr": "10.9.0.0", "len": 24}
+        rules.ensure_rules(pod_range, "weave")
+    (rule,) = masquerade_of_pods()
+    assert rule["expr"][0]["match"]["right"]["prefix"] == {"addr": "10.9.0.0", "len": 24}
 
 
 def test_the_tables_of_others_are_not_touched() -> None:
     subprocess.run(["nft", "-f", "-"], input=FOREIGN, text=True, check=True)
     before = foreign_tables()
-    rules.ensure_masquerade(RANGE, "weave")
-    rules.ensure_masquerade(RANGE, "weave")
+    rules.ensure_rules(RANGE, "weave")
+    rules.ensure_rules(RANGE, "weave")
     assert foreign_tables() == before
     rules.remove_rules()
     assert nft("list", "ruleset") == before
@@ -102,17 +109,17 @@ def test_the_tables_of_others_are_not_touched() -> None:
 
 def test_removing_what_is_not_there_is_no_failure() -> None:
     rules.remove_rules()
-    rules.ensure_masquerade(RANGE, "weave")
+    rules.ensure_rules(RANGE, "weave")
     rules.remove_rules()
     rules.remove_rules()
     assert nft("list", "ruleset") == []
 
 
 def test_a_refusal_changes_nothing_and_says_what_is_needed() -> None:
-    rules.ensure_masquerade(RANGE, "weave")
+    rules.ensure_rules(RANGE, "weave")
     before = nft("list", "ruleset")
-    with pytest.raises(MissingError, match="the kernel refused the masquerade rules: ") as raised:
-        rules.ensure_masquerade(RANGE, "x" * 40)  # no interface has such a name
+    with pytest.raises(MissingError, match="the kernel refused the node's rules: ") as raised:
+        rules.ensure_rules(RANGE, "x" * 40)  # no interface has such a name
     assert "nf_tables" in raised.value.hint
     assert nft("list", "ruleset") == before
 
@@ -120,7 +127,7 @@ def test_a_refusal_changes_nothing_and_says_what_is_needed() -> None:
 def test_a_missing_nft_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match="the program nft was not found") as raised:
-        rules.ensure_masquerade(RANGE, "weave")
+        rules.ensure_rules(RANGE, "weave")
     assert raised.value.hint == "install the package nftables"
 
 

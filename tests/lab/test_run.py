@@ -151,3 +151,9 @@ def test_a_lab_of_that_name_that_is_up_does_not_stop_a_run(tmp_path: Path) -> No
         assert weavelab("run", "good", "--topology", topology, "--name", NAME).returncode == 2
     finally:
         assert weavelab("down", NAME).returncode == 0
+
+
+def test_host_ports_and_limits_are_there_in_a_lab() -> None:
+    scenarios = ["host-port", "host-address", "elsewhere", "bandwidth", "inside"]
+    done = weavelab("run", *scenarios, "--topology", "topologies/host-ports.yaml", "--name", NAME)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -14,12 +14,15 @@ import pytest
 
 from plugin.agent import attachments as module
 from plugin.agent.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.capabilities import Capabilities, recorded_ports
 from plugin.agent.store import Record, Store
 from plugin.core import cni
 from plugin.core.allocator import EXPOSE
+from plugin.core.bandwidth import Bandwidth, Limit
 from plugin.core.cni import CniError
 from plugin.core.council import Wish
 from plugin.core.errors import MissingError
+from plugin.core.hostports import PortMapping
 from plugin.core.members import Member
 from plugin.core.node import Node
 from plugin.core.shares import Share
@@ -32,6 +35,7 @@ GATEWAY, FIRST = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
 WHOLE = Share(NETWORK.network_address, NETWORK.broadcast_address)
 BRIDGE = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
 CONF = {"cniVersion": "1.1.0", "name": "weave", "type": "weave-net"}
+RESERVED = PortMapping(host_port=6784, container_port=6784, protocol="udp")
 FD = 0  # any open descriptor: what it is, the fake kernel says
 
 
@@ -61,6 +65,42 @@ class Kernel:
             raise self.refusal
 
 
+class FakeCapabilities(Capabilities):
+    """Remembers what pods have been given; `refusal` is what the next grant or withdrawal is answered with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            None, None, reserved={RESERVED: "the agent"}, restore=lambda _ports: None, log=logging.getLogger("t")
+        )
+        self.given: dict[str, Record] = {}
+        self.refusal: Exception | None = None
+        self.lost: list[str] = []
+
+    def grant(self, record: Record, _host: Link, _records: object) -> None:
+        if record.ports or record.bandwidth:
+            self.given[record.container_id] = record  # half of it, when it is refused then
+        self.answer()
+
+    def withdraw(self, record: Record) -> None:
+        self.answer()
+        self.given.pop(record.container_id, None)
+
+    def differences(self, _record: Record) -> list[str]:
+        return self.lost
+
+    def observed(self, _host_ifname: str, _address: IPv4Address) -> tuple[tuple[PortMapping, ...], None]:
+        return (), None
+
+    def sweep(self, records: Any) -> None:
+        names = {record.container_id for record in records.values()}
+        self.given = {name: record for name, record in self.given.items() if name in names}
+
+    def answer(self) -> None:
+        refusal, self.refusal = self.refusal, None
+        if refusal is not None:
+            raise refusal
+
+
 class Agent:
     """An `Attachments` with real decisions and storage round it."""
 
@@ -73,11 +113,12 @@ class Agent:
         self.allocator.own([WHOLE])
         self.gateway: IPv4Address | None = self.allocator.allocate(EXPOSE, now_s=0)
         self.others_have = False
+        self.capabilities = FakeCapabilities()
         assert self.gateway == GATEWAY
         self.attachments = Attachments(
             netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
             allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
-            now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
+            now_s=lambda: 0.0, log=logging.getLogger("test-attachments"), capabilities=self.capabilities,
         )  # fmt: skip
 
     def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
@@ -371,3 +412,100 @@ def test_a_living_pod_keeps_an_address_that_the_ring_does_not_give_this_node(
     again.attachments.reconcile()
     assert (again.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
     assert FIRST in again.allocator.strangers.values()
+
+
+# ---- what a pod asks for beside its interface
+
+WEB = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
+LIMITED = {"bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 2**32 - 1}}
+
+
+def test_ports_and_limits_are_granted_remembered_and_withdrawn(agent: Agent) -> None:
+    agent.call("ADD", runtimeConfig=WEB | LIMITED)
+    (record,) = agent.attachments.records.values()
+    assert [str(mapping) for mapping in record.ports] == ["0.0.0.0:8080->80/tcp"]
+    assert record.bandwidth == Bandwidth(Limit(1_000_000, 11_712))
+    assert set(agent.capabilities.given) == {"red" * 4}
+    agent.call("DEL")
+    assert (agent.state, agent.capabilities.given) == (NOTHING, {})
+
+
+@pytest.mark.parametrize("conf", [{}, {"runtimeConfig": {"portMappings": [], "bandwidth": {}}}], ids=["no", "empty"])
+def test_a_pod_that_asks_for_nothing_has_nothing_of_it_in_its_record(agent: Agent, conf: dict[str, Any]) -> None:
+    agent.call("ADD", **conf)
+    (record,) = agent.attachments.records.values()
+    assert (record.ports, record.bandwidth) == ((), None)
+    assert agent.capabilities.given == {}
+
+
+@pytest.mark.parametrize("refusal", [CniError(cni.ATTACH_FAILED, "the kernel refused: no"), ZeroDivisionError("a bug")])
+def test_a_grant_that_fails_half_way_leaves_nothing(agent: Agent, kernel: Kernel, refusal: Exception) -> None:
+    agent.capabilities.refusal = refusal
+    with pytest.raises(type(refusal)):
+        agent.call("ADD", runtimeConfig=WEB | LIMITED)
+    assert (agent.state, kernel.links, agent.capabilities.given) == (NOTHING, {}, {})
+
+
+def test_a_host_port_is_given_once_and_again_after_the_del(agent: Agent, kernel: Kernel) -> None:
+    agent.call("ADD", "red", runtimeConfig=WEB)
+    error = agent.fails("ADD", "blue", runtimeConfig=WEB)
+    assert error.code == cni.PORT_TAKEN
+    assert error.message == (
+        "host port 0.0.0.0:8080/tcp is taken on this node by pod redredredred (0.0.0.0:8080->80/tcp)"
+    )
+    assert (agent.state, list(kernel.links)) == (RED, ["vethweplredredr"])
+    agent.call("DEL", "red")
+    agent.call("ADD", "blue", runtimeConfig=WEB)
+
+
+def test_a_port_of_a_pod_whose_del_is_not_finished_stays_taken(agent: Agent) -> None:
+    agent.call("ADD", "red", runtimeConfig=WEB)
+    agent.capabilities.refusal = refused()
+    assert agent.call("DEL", "red") == ""
+    assert agent.fails("ADD", "blue", runtimeConfig=WEB).code == cni.PORT_TAKEN
+    agent.attachments.retry()
+    assert agent.capabilities.given == {}
+    agent.call("ADD", "blue", runtimeConfig=WEB)
+
+
+def test_the_agents_own_ports_are_taken(agent: Agent) -> None:
+    port = {"hostPort": RESERVED.host_port, "containerPort": 1, "protocol": "udp", "hostIP": "192.168.56.11"}
+    error = agent.fails("ADD", runtimeConfig={"portMappings": [port]})
+    assert error.code == cni.PORT_TAKEN
+    assert "by the agent" in error.message
+    assert agent.state == NOTHING
+
+
+def test_a_check_tells_what_was_lost(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = json.loads(agent.call("ADD", runtimeConfig=WEB))
+    monkeypatch.setattr(module.pods, "observe", lambda *_a, **_k: None)
+    monkeypatch.setattr(module, "_with_reservation", lambda _found, _reserved: None)
+    monkeypatch.setattr(module.cni, "check_differences", lambda _request, _found: [])
+    assert agent.call("CHECK", prevResult=result) == ""
+    agent.capabilities.lost = ["host port 0.0.0.0:8080->80/tcp does not lead to the pod"]
+    error = agent.fails("CHECK", prevResult=result)
+    assert error.code == cni.CHECK_FAILED
+    assert "0.0.0.0:8080->80/tcp" in error.message
+
+
+def test_what_a_pod_had_that_ended_while_no_agent_ran_is_free_again(
+    agent: Agent, kernel: Kernel, tmp_path: Path
+) -> None:
+    agent.call("ADD", "red", runtimeConfig=WEB)
+    kernel.links.clear()
+    again = restarted(agent, tmp_path)
+    again.call("ADD", "blue", runtimeConfig=WEB)
+
+
+def test_ports_of_living_pods_stay_taken_after_a_restart(agent: Agent, tmp_path: Path) -> None:
+    agent.call("ADD", "red", runtimeConfig=WEB)
+    again = restarted(agent, tmp_path)
+    assert again.fails("ADD", "blue", runtimeConfig=WEB).code == cni.PORT_TAKEN
+
+
+def test_only_ports_of_complete_pods_are_written_at_the_start() -> None:
+    fields: dict[str, Any] = {"network": "weave", "ifname": "eth0", "mac": "", "host_ifname": "", "ports": (RESERVED,)}
+    half = Record(container_id="half", address="10.9.0.2", **fields)
+    whole = Record(container_id="whole", address="10.9.0.3", state="added", **fields)
+    records = {record.attachment: record for record in (half, whole)}
+    assert recorded_ports(records) == [(IPv4Address("10.9.0.3"), RESERVED)]

@@ -212,6 +212,12 @@ def test_attachments_are_the_start_of_the_id_the_mac_and_the_addresses() -> None
     assert layouts.attachments([]) == ""
 
 
+def test_attachments_end_in_the_ports_of_the_node_that_lead_to_them() -> None:
+    ports = ["0.0.0.0:8080->80/tcp", "127.0.0.1:53->5353/udp"]
+    listed = [{"id": "c" * 64, "mac": TWO_MAC, "addresses": ["10.32.0.2/12"], "ports": ports}]
+    assert layouts.attachments(listed) == f"{'c' * 12} {TWO_MAC} 10.32.0.2/12 {' '.join(ports)}\n"
+
+
 def test_targets_are_a_line_each() -> None:
     assert layouts.targets(status(targets=["192.168.56.12", "192.168.56.13"])) == "192.168.56.12\n192.168.56.13\n"
     assert layouts.targets(status(targets=[])) == ""

@@ -18,8 +18,10 @@ from plugin.agent.status import Status
 from plugin.agent.store import Record
 from plugin.core import paths, wire
 from plugin.core.allocator import EXPOSE
+from plugin.core.bandwidth import Bandwidth, Limit
 from plugin.core.endpoints import Endpoint
 from plugin.core.forward import Forwarding
+from plugin.core.hostports import PortMapping
 from plugin.core.members import Member
 from plugin.core.node import Node
 from plugin.core.outbox import Persist
@@ -32,6 +34,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "agent.md"
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
 GATEWAY, POD, REMOTE = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2"), IPv4Address("10.40.0.2")
 ME, OTHER = Member("node1", "1" * 16, ONE, 1), Member("node2", "2" * 16, TWO, 1)
+PORTS = (PortMapping(host_port=8080, container_port=80), PortMapping(host_port=53, container_port=53, protocol="udp"))
 OVERLAY = paths.Path(TWO, IPv4Address("10.40.0.1"), paths.PathState.UP, "", 0.00025, 1450)
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="[^"\\\n]*",?)*)\})? (-?[0-9.]+(?:e-?[0-9]+)?)')
 
@@ -57,7 +60,8 @@ class Parts:
         assert node.allocator.allocate(EXPOSE, now_s=0) == GATEWAY
         record = Record(network="weave", container_id="c" * 64, ifname="eth0", address=str(POD),
                         mac="0a:58:0a:20:00:02", host_ifname="vethweplccccccc", netns="/run/netns/red",
-                        label="default/red", state="added")  # fmt: skip
+                        label="default/red", state="added", ports=PORTS,
+                        bandwidth=Bandwidth(ingress=Limit(1_250_000, 12_000)))  # fmt: skip
         node.allocator.claim(record.attachment, POD)
         node.attach(GATEWAY, "02:00:00:00:00:01", "node1/weave", now_s=0)
         node.attach(POD, record.mac, record.label, now_s=0)
@@ -104,6 +108,15 @@ def test_status_has_the_documented_keys_and_no_others(status: Status) -> None:
     for key in ("bridge", "overlay"):
         assert set(told[key]) == {name for name in keys[key] if name != "vxlan"}
     assert set(told["peers"][0]) == set(keys["peers"])
+
+
+def test_ports_and_limits_are_told(status: Status) -> None:
+    shown = ["0.0.0.0:8080->80/tcp", "0.0.0.0:53->53/udp"]
+    (attached,) = status.report(Forwarding(frozenset(), {}, {}))["attachments"]
+    assert (attached["ports"], attached["bandwidth"]) == (shown, {"ingress": 10_000_000, "egress": None})
+    assert [one.get("ports") for one in status.attachments()] == [None, shown]
+    told = samples(status.metrics())
+    assert (told["weave_host_ports", ""], told["weave_limited_pods", ""]) == (2, 1)
 
 
 def test_status_counts_pods_and_endpoints(status: Status) -> None:

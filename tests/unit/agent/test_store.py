@@ -5,16 +5,19 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plugin.agent import store as store_module
 from plugin.agent.store import Record, Store
 from plugin.core.allocator import EXPOSE
+from plugin.core.bandwidth import Bandwidth, Limit
 from plugin.core.errors import InputError, MissingError
+from plugin.core.hostports import PortMapping
 
 
-def record(name: str = "red", **other: str) -> Record:
+def record(name: str = "red", **other: Any) -> Record:
     return Record(network="weave", container_id=name, ifname="eth0", address="10.32.0.2", mac="0a:58:0a:20:00:02",
                   host_ifname="vethweplred", **other)  # fmt: skip
 
@@ -286,3 +289,30 @@ def test_wipe_forgets_everything(store: Store, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"attachments.journal"}
     store.wipe()
     assert store.identity("node1", RANGE) != uid
+
+
+def test_ports_and_limits_of_a_pod_survive_a_restart(tmp_path: Path) -> None:
+    ports = (PortMapping(host_port=8080, container_port=80), PortMapping(host_port=1, container_port=2, protocol="udp"))
+    wanted = record("red", ports=ports, bandwidth=Bandwidth(None, Limit(1_000, 2_000)))
+    store = Store(tmp_path)
+    store.put(wanted)
+    store.close()
+    assert list(reopened(tmp_path).records.values()) == [wanted]
+
+
+def test_a_journal_of_an_agent_that_knew_no_ports_is_read(tmp_path: Path) -> None:
+    old = (
+        b'{"put":{"network":"weave","container_id":"red","ifname":"eth0","address":"10.32.0.2",'
+        b'"mac":"0a:58:0a:20:00:02","host_ifname":"vethweplred"}}\n'
+    )
+    (tmp_path / "attachments.journal").write_bytes(old)
+    loaded = reopened(tmp_path)
+    (kept,) = loaded.records.values()
+    assert (kept, kept.ports, kept.bandwidth, loaded.damage) == (record("red"), (), None, "")
+    assert (tmp_path / "attachments.journal").read_bytes() == old, "a pod without any is written as it was"
+
+
+def test_a_journal_of_a_later_agent_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:
+    journal = filled(tmp_path, "red")
+    journal.write_bytes(journal.read_bytes().replace(b'"ifname"', b'"of_tomorrow":[1],"ifname"'))
+    assert list(reopened(tmp_path).records.values()) == [record("red")]

@@ -51,6 +51,7 @@ def test_the_agent_understands_its_configuration() -> None:
 def test_the_conflist_names_the_plugin() -> None:
     conflist = json.loads(plans()[0].files[1].content)
     assert [entry["type"] for entry in conflist["plugins"]] == ["weave-net"]
+    assert conflist["plugins"][0]["capabilities"].items() >= {"portMappings": True, "bandwidth": True}.items()
 
 
 @pytest.mark.parametrize(

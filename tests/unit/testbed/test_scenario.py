@@ -372,6 +372,24 @@ def test_iperf_is_compared_with_an_underlay_that_is_measured_once(monkeypatch: p
     )
 
 
+def test_an_iperf_that_is_faster_than_its_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from testbed import scenario_iperf
+    from testbed.probes.iperf import IperfResult, Measured
+
+    found = IperfResult(mbit=12.0, seconds=1, retransmits=0)
+    measured = Measured(result=found, argv=("iperf3",), output="{}")
+    monkeypatch.setattr(scenario_iperf, "measure", lambda *_args, **_named: measured)
+    step, text = step_of("iperf: {from: red, to: blue, min_mbit: 8, max_mbit: 12}")
+    run, _ = make_run(good, text)
+    result = run_step(run, step)
+    assert result.status is Status.PASS
+    assert result.expected == "red → blue: TCP for 1 s, at least 8 Mbit/s, at most 12 Mbit/s"
+    step, text = step_of("iperf: {from: red, to: blue, max_mbit: 10.5}")
+    fast = run_step(run, msgspec.structs.replace(step, within_s=0.1))
+    assert fast.status is Status.FAIL
+    assert fast.seen.endswith("above 10.5 Mbit/s")
+
+
 # --------------------------------------------------------------------------------------------------------- many steps
 
 
