@@ -18,6 +18,7 @@ from testbed.deploy.transport import DeployError
 SAVED_SUFFIX: Final = ".before-weavelab"
 """No runtime reads a file whose name ends so."""
 
+RECORD_FOLDER: Final = RECORD_PATH.rpartition("/")[0]
 RECORD_MODE: Final = 0o600
 """The digest of a configuration with a password in it helps whoever guesses passwords."""
 
@@ -137,7 +138,8 @@ def install(machine: Machine, plan: Plan, version: str, interpreter: str) -> Non
     record, verbs = plan.record, {change.path: change.verb for change in plan.changes}
     needed = folders_of([*(wanted.path for wanted in plan.files), RECORD_PATH])
     missing = [folder for folder in needed if machine.observe(folder).kind is Kind.ABSENT]
-    folders = tuple(dict.fromkeys((*record.folders, *missing)))
+    # The record's own folder has our name: it is ours even if a killed command had no time to say so.
+    folders = tuple(sorted({*record.folders, *missing, RECORD_FOLDER}))
     for folder in folders_of([RECORD_PATH]):
         if folder in missing:
             machine.make_folder(folder)
@@ -191,13 +193,18 @@ def tidy(machine: Machine, plan: Plan) -> None:
     machine.settle()
 
 
-def uninstall(machine: Machine, record: Record) -> Removal:
+def uninstall(machine: Machine, record: Record | None) -> Removal:
     """Remove what the record names, last things first, and put back what had been put aside.
+
+    Args:
+        machine: Where.
+        record: None: there is none, and only what a command left that was killed before it wrote one is removed.
 
     Raises:
         WeaveError: The machine refuses something; the same command given again goes on from there.
     """
     removal = Removal()
+    record = record or Record(folders=(RECORD_FOLDER,))
     for path, entry in reversed(record.files.items()):
         found = machine.observe(path)
         if found.kind is Kind.FILE and entry.owns(found.digest):

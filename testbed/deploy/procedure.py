@@ -100,6 +100,8 @@ def remove_from(machine: Machine, *, purge: bool, dry_run: bool, say: Say) -> No
     record = installer.read_record(machine)
     if record is None:
         say(f"weavelab has installed nothing on {machine.name} ({RECORD_PATH} is not there)")
+        if not dry_run:
+            installer.uninstall(machine, None)
     elif dry_run:
         for line in _describe_removal(machine, record):
             say(line)
