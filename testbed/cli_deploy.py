@@ -87,7 +87,8 @@ def _check_combination(options: dict[str, Any]) -> None:
     }
     for mode, names in misplaced.items():
         for name in names:
-            if options[mode[2:]] and options[name] not in (None, False, ()):
+            given = options[name] is not None and options[name] is not False and options[name] != ()
+            if options[mode[2:]] and given:
                 raise click.UsageError(f"--{name.replace('pod_', '').replace('_', '-')} does not go with {mode}")
     if options["purge"] and not options["uninstall"]:
         raise click.UsageError("--purge goes with --uninstall")

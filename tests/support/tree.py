@@ -80,7 +80,7 @@ class LiveMachine(LocalMachine):
         self.says = says or {}
         self.ran: list[str] = []
 
-    def _place(self, path: str, *, last: bool = False) -> Path:  # noqa: ARG002
+    def _place(self, path: str, *, last: bool = False) -> Path:
         return self._root.joinpath(path.lstrip("/"))
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> Said:

@@ -1,5 +1,6 @@
 """Installing, upgrading and removing by a record: nobody else's file, nothing forgotten, killed at any moment."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,12 @@ from tests.support.tree import DeathError, DyingMachine, tree
 
 PROGRAM, CHAIN, LIBRARY = "/opt/cni/bin/weave-net", "/etc/cni/net.d/10-weave.conflist", "/opt/weave/lib/{}/a.py"
 PARTS = ("agent", "plugin")
+
+
+BAD_DIGEST = json.dumps({
+    "format": 1, "version": "1", "complete": True, "interpreter": "", "folders": [],
+    "files": {"/x": {"part": "plugin", "digests": ["no hex"]}},
+}).encode()  # fmt: skip
 
 
 def files(release: str = "1", *, chain: bytes = b"{}") -> list[NodeFile]:
@@ -127,7 +134,9 @@ def test_a_part_is_installed_and_upgraded_without_touching_the_others(root: Path
     tidy(LocalMachine(root), plan)
     assert place(root, PROGRAM).read_bytes() == b"#!program 2"
     assert place(root, LIBRARY.format("1")).exists()
-    assert (read_record(LocalMachine(root)) or pytest.fail()).files.keys() == {file.path for file in files("1")}
+    record = read_record(LocalMachine(root))
+    assert record is not None
+    assert record.files.keys() == {file.path for file in files("1")}
 
 
 # ---- files that are not ours
@@ -137,7 +146,9 @@ def test_a_part_is_installed_and_upgraded_without_touching_the_others(root: Path
 def test_somebody_elses_file_is_named_and_nothing_is_changed(root: Path, path: str) -> None:
     put(root, path, b"calico")
     before = tree(root)
-    with pytest.raises(DeployError, match=rf"wanted to write {path} on .*, found a file there that weavelab did not") as caught:
+    with pytest.raises(
+        DeployError, match=rf"wanted to write {path} on .*, found a file there that weavelab did not"
+    ) as caught:
         deploy(LocalMachine(root), files())
     assert "--force" in caught.value.hint
     assert tree(root) == before
@@ -245,7 +256,7 @@ def changes_of(root: Path, action: Callable[[DyingMachine], object]) -> int:
 @pytest.mark.parametrize("half_way", [False, True], ids=["between two changes", "within one"])
 @pytest.mark.parametrize("first", ["nothing", "an earlier release", "somebody else's files"])
 def test_killed_at_any_moment_the_next_command_finishes(
-    tmp_path_factory: pytest.TempPathFactory, first: str, half_way: bool
+    tmp_path_factory: pytest.TempPathFactory, first: str, *, half_way: bool
 ) -> None:
     force = first == "somebody else's files"
 
@@ -278,7 +289,9 @@ def test_killed_at_any_moment_the_next_command_finishes(
         assert tree(root) == before, f"removed after death at step {step}"
 
 
-def test_a_removal_that_is_killed_at_any_moment_is_finished_by_the_next(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_removal_that_is_killed_at_any_moment_is_finished_by_the_next(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     def machine_before() -> tuple[Path, dict[str, tuple[int, bytes]]]:
         root = tmp_path_factory.mktemp("machine")
         put(root, "/var/lib/dpkg/status", b"")
@@ -333,16 +346,19 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name_and_then_the_name_is(
     (root / "opt").mkdir()
     events: list[str] = []
     replace = Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: events.append(f"sync {Path(os.readlink(f'/proc/self/fd/{fd}')).name}"))
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(f"sync {Path(f'/proc/self/fd/{fd}').readlink().name}"))
     monkeypatch.setattr(Path, "replace", lambda self, to: (events.append(f"rename to {to.name}"), replace(self, to))[1])
     LocalMachine(root).write("/opt/program", b"content", 0o755)
     assert events == ["sync .program.weavelab", "rename to program", "sync opt"]
 
 
 def test_two_installations_do_not_meet(root: Path) -> None:
-    with LocalMachine(root).alone(), pytest.raises(DeployError, match="another `weavelab deploy` is at work"):
-        with LocalMachine(root).alone():
-            pass
+    with (
+        LocalMachine(root).alone(),
+        pytest.raises(DeployError, match="another `weavelab deploy` is at work"),
+        LocalMachine(root).alone(),
+    ):
+        pass
     with LocalMachine(root).alone():
         pass
 
@@ -353,12 +369,11 @@ def test_two_installations_do_not_meet(root: Path) -> None:
         (b"{", "found something else"),
         (b"[]", "found something else"),
         (b'{"format": 2}', "wanted a record of format 1"),
-        (b'{"format": 1, "version": "1", "complete": true, "interpreter": "", "files": {"/x": {}}, "folders": []}', "digests"),
         (
-            b'{"format": 1, "version": "1", "complete": true, "interpreter": "", "folders": [],'
-            b' "files": {"/x": {"part": "plugin", "digests": ["no hex"]}}}',
-            "found something else",
+            b'{"format": 1, "version": "1", "complete": true, "interpreter": "", "files": {"/x": {}}, "folders": []}',
+            "digests",
         ),
+        (BAD_DIGEST, "found something else"),
     ],
 )
 def test_a_damaged_record_is_told_and_nothing_is_removed_by_it(root: Path, content: bytes, message: str) -> None:
