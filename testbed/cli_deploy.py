@@ -33,7 +33,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Put files aside that are not weavelab's, instead of refusing.")
 @click.option(
     "--root",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     help="With --local: a folder that is taken for the machine's root; nothing is started.",
 )
 @click.option(
@@ -139,7 +139,10 @@ def _machines(options: dict[str, Any]) -> Any:
     from testbed.deploy.machine import LocalMachine  # noqa: PLC0415
 
     if options["local"]:
-        machine = LocalMachine(options["root"] or Path("/"))
+        root: Path = options["root"] or Path("/")
+        if not root.is_dir():
+            raise InputError(f"--root: wanted a folder, found none at {root}", hint=f"mkdir -p {root}")
+        machine = LocalMachine(root)
         with machine.alone():
             yield machine, click.echo
         return

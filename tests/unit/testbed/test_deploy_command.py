@@ -148,7 +148,7 @@ def test_a_password_file_without_a_password(
         (["--ssh", "a", "--ssh", "b", "--node-name", "x"], "give them with one --ssh"),
         (["--local", "--only", "everything"], "'everything' is not one of"),
         (["--local", "--initial-peers", "many"], "'many' is not a valid integer"),
-        (["--local", "--root", "/nonexistent"], "does not exist"),
+        (["--local", "--root", "/nonexistent"], "--root: wanted a folder, found none at /nonexistent"),
         (["--local", "--password-file", "/nonexistent"], "does not exist"),
         (["--local", "--peer", "seed.example"], "--peer: wanted the IPv4 address"),
         (["--local", "--range", "10.0.0.0/31"], "--range: the pod range must be between"),
