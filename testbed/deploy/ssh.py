@@ -77,17 +77,24 @@ def connect(target: str, *, timeout_s: float = 10.0) -> "SshMachine":
             f"wanted an SSH connection to {user}@{host}:{port}, found: {error}",
             hint=f"try `ssh -p {port} {user}@{host} true`: it must work without a question",
         ) from error
-    return SshMachine(host, client)
+    return SshMachine(host, client, lost=(EOFError, paramiko.SSHException))
 
 
 class SshMachine:
-    """A host at the other end of an SSH connection, which it owns. See `machine.Machine` for the methods."""
+    """A host at the other end of an SSH connection, which it owns. See `machine.Machine` for the methods.
+
+    Args:
+        name: What messages call it.
+        client: The connection.
+        lost: The errors that tell of its end.
+    """
 
     live = True
 
-    def __init__(self, name: str, client: SshClient) -> None:
+    def __init__(self, name: str, client: SshClient, *, lost: tuple[type[Exception], ...] = (EOFError,)) -> None:
         self.name = name
         self._client = client
+        self._lost_errors = lost
         self._sftp: Any = None
 
     def __enter__(self) -> Self:
@@ -169,13 +176,14 @@ class SshMachine:
 
     def remove_folder(self, path: str) -> bool:
         """See `Machine.remove_folder`. SFTP has one error for all: a folder that stays is one that is not empty."""
-        try:
-            self._files.rmdir(path)
-        except FileNotFoundError:
+        with self._speaking("remove the folder", path):
+            try:
+                self._files.rmdir(path)
+            except FileNotFoundError:
+                return True
+            except OSError:
+                return False
             return True
-        except OSError:
-            return False
-        return True
 
     def settle(self) -> None:
         """See `Machine.settle`: SFTP has no fsync that every server knows."""
@@ -189,7 +197,7 @@ class SshMachine:
             return Said(stdout.channel.recv_exit_status(), output)
         except TimeoutError:
             return Said(124, f"no end within {timeout_s:g} s")
-        except EOFError as error:
+        except self._lost_errors as error:
             raise self._lost(error) from error
 
     def close(self) -> None:
@@ -207,7 +215,7 @@ class SshMachine:
         """Turn what the other side says into our error."""
         try:
             yield
-        except EOFError as error:
+        except self._lost_errors as error:
             raise self._lost(error) from error
         except OSError as error:
             hint = (
@@ -217,7 +225,7 @@ class SshMachine:
                 f"wanted to {doing} {path} on {self.name}, found: {error.strerror or error}", hint=hint
             ) from error
 
-    def _lost(self, error: EOFError) -> DeployError:
+    def _lost(self, error: Exception) -> DeployError:
         return DeployError(
             f"the SSH connection to {self.name} ended{f': {error}' if str(error) else ''}",
             hint="give the same command again: it goes on from there",
