@@ -193,3 +193,10 @@ def test_a_bad_name_is_refused_before_the_folder_is_looked_at(
     assert deploy(tmp_path, "--node-name", "no blanks", "--address", "192.168.1.10") == 2
     assert "--node-name: wanted 1 to 63 letters" in capsys.readouterr().err
     assert tree(tmp_path) == {}
+
+
+def test_the_parts_that_the_command_offers_are_those_there_are() -> None:
+    from testbed import cli_deploy
+    from testbed.deploy.node import PARTS
+
+    assert cli_deploy._PARTS == PARTS
