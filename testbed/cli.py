@@ -28,6 +28,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "agent": ("testbed.cli_agent", "agent"),
     "run": ("testbed.run_command", "run_command"),
     "demo": ("testbed.demo", "demo_command"),
+    "deploy": ("testbed.cli_deploy", "deploy"),
 }
 
 _EXAMPLES: Final = """

@@ -1,4 +1,6 @@
-"""Deployment of agent and plugin onto a node: one plan (`plan`), carried out over one of two transports.
+"""Deployment of agent and plugin onto nodes: what goes there is planned first, and the plan touches nothing.
 
-`local` writes into an emulated node of this machine, `ssh` onto any host that answers to SSH.
+Nodes of a lab: `plan`, carried out by `transport` and `local`.
+Real machines: read `procedure`. `node` is the plan; `installer` and `record` carry it out on a `machine`, this one or
+one behind `ssh`; `service` starts the agent. `kubernetes` prints a manifest that does the same with an image.
 """

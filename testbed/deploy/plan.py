@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 TEMPLATES: Final = Path(__file__).resolve().parents[2] / "templates"
 
+PLUGIN_PATH: Final = "/opt/cni/bin/weave-net"
+CHAIN_PATH: Final = "/etc/cni/net.d/10-weave.conflist"
 CONFIG_PATH: Final = "/etc/weave/agent.json"
 LOG_PATH: Final = "/var/log/weave/agent.log"
 TOOLS_PATH: Final = "/opt/weave/bin"
@@ -86,18 +88,11 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
     nodes = [underlay.host(name) for name in topology.nodes]
     # One address is all that an agent is told of the others; the first of them is told none.
     first = str(nodes[0].uplink.address.ip)
-    executable = DeployFile(
-        path="/opt/cni/bin/weave-net", content=executable_bytes(str(interpreter)), mark=b"weave-net", mode=0o755
-    )
-    tool = DeployFile(
-        path=f"{TOOLS_PATH}/weave", content=tool_bytes(str(interpreter)), mark=b"weave: ask this node", mode=0o755
-    )
-    chain = DeployFile(
-        path="/etc/cni/net.d/10-weave.conflist", content=_render("10-weave.conflist.j2").encode(), mark=b'"weave-net"'
-    )
+    executable, chain = plugin_file(interpreter), chain_file()
+    tool = tool_file(interpreter, TOOLS_PATH)
     plans = []
     for node in nodes:
-        config = _render(
+        config = render(
             "agent.json.j2",
             name=node.name,
             node_address=str(node.uplink.address.ip),
@@ -112,6 +107,23 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
         files = (executable, chain, settings, tool)
         plans.append(DeployPlan(node=node.name, files=files, agent=agent_service(environment)))
     return plans
+
+
+def plugin_file(interpreter: Path) -> DeployFile:
+    """The executable that container runtimes call."""
+    content = executable_bytes(str(interpreter))
+    return DeployFile(path=PLUGIN_PATH, content=content, mark=b"weave-net", mode=0o755)
+
+
+def chain_file() -> DeployFile:
+    """What tells a runtime to call it."""
+    return DeployFile(path=CHAIN_PATH, content=render("10-weave.conflist.j2").encode(), mark=b'"weave-net"')
+
+
+def tool_file(interpreter: Path, folder: str) -> DeployFile:
+    """The command `weave`, in a folder of the node."""
+    content = tool_bytes(str(interpreter))
+    return DeployFile(path=f"{folder}/weave", content=content, mark=b"weave: ask this node", mode=0o755)
 
 
 def agent_service(environment: Mapping[str, str]) -> Service:
@@ -132,7 +144,7 @@ def _environment() -> dict[str, str]:
     return {"PATH": SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONPATH": str(code)}
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
     """A file from its template.
 
     Raises:

@@ -1,17 +1,23 @@
-"""Deploys onto a host that answers to SSH: an emulated node running sshd, a Vagrant VM, a real machine.
+"""Another machine, reached over SSH: an emulated node running sshd, a Vagrant VM, a real machine.
 
 The only importer of paramiko, and only when a connection is made: it costs 0.3 s and is an optional extra.
 """
 
 import contextlib
+import errno
+import re
 import shlex
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
-from plugin.core.errors import MissingError
-from testbed.deploy.plan import DeployFile, Service
-from testbed.deploy.transport import DeployError, is_ours, refusal
+from plugin.core.errors import InputError, MissingError
+from testbed.deploy.machine import NOTHING, Found, Kind, Said, digest_of, temporary
+from testbed.deploy.transport import DeployError
+
+_TARGET: Final = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>[^@:\s]+)(?::(?P<port>\d{1,5}))?")
+_SYNC_S: Final = 60.0
 
 
 class SshClient(Protocol):
@@ -27,13 +33,33 @@ class SshClient(Protocol):
         """End the connection."""
 
 
-def connect(host: str, *, user: str = "root", port: int = 22, timeout_s: float = 10.0) -> "SshTransport":
-    """Connect with the keys of the person's agent or ~/.ssh; the host must be known.
+def parse_target(text: str) -> tuple[str, str, int]:
+    """User, host and port of `[USER@]HOST[:PORT]`; root and 22 when they are left out.
 
     Raises:
+        InputError: It is none.
+    """
+    found = _TARGET.fullmatch(text)
+    if found is None or text.startswith("-"):
+        raise InputError(
+            f"--ssh: wanted USER@HOST, found {text!r}", hint="root@192.168.1.20, or root@192.168.1.20:2222"
+        )
+    return found["user"] or "root", found["host"], int(found["port"] or 22)
+
+
+def connect(target: str, *, timeout_s: float = 10.0) -> "SshMachine":
+    """Connect with the keys of the person's agent or ~/.ssh; the host must be known.
+
+    Args:
+        target: `[USER@]HOST[:PORT]`.
+        timeout_s: How long the connection may take.
+
+    Raises:
+        InputError: The target is none.
         MissingError: paramiko is not installed.
         DeployError: No connection, an unknown host, or no key that fits.
     """
+    user, host, port = parse_target(target)
     try:
         import paramiko  # noqa: PLC0415 - see above
     except ImportError as error:
@@ -51,16 +77,25 @@ def connect(host: str, *, user: str = "root", port: int = 22, timeout_s: float =
             f"wanted an SSH connection to {user}@{host}:{port}, found: {error}",
             hint=f"try `ssh -p {port} {user}@{host} true`: it must work without a question",
         ) from error
-    return SshTransport(host, client)
+    return SshMachine(host, client, lost=(EOFError, paramiko.SSHException))
 
 
-class SshTransport:
-    """The way onto a host through an SSH connection, which it owns."""
+class SshMachine:
+    """A host at the other end of an SSH connection, which it owns. See `machine.Machine` for the methods.
 
-    def __init__(self, node: str, client: SshClient, *, timeout_s: float = 30.0) -> None:
-        self._node = node
+    Args:
+        name: What messages call it.
+        client: The connection.
+        lost: The errors that tell of its end.
+    """
+
+    live = True
+
+    def __init__(self, name: str, client: SshClient, *, lost: tuple[type[Exception], ...] = (EOFError,)) -> None:
+        self.name = name
         self._client = client
-        self._timeout_s = timeout_s
+        self._lost_errors = lost
+        self._sftp: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -70,61 +105,128 @@ class SshTransport:
     ) -> None:
         self.close()
 
-    @property
-    def node(self) -> str:
-        """The host's name."""
-        return self._node
+    def observe(self, path: str) -> Found:
+        """See `Machine.observe`."""
+        with self._speaking("examine", path):
+            try:
+                mode = self._files.lstat(path).st_mode
+            except FileNotFoundError:
+                return NOTHING
+            if stat.S_ISDIR(mode):
+                return Found(Kind.FOLDER)
+            if not stat.S_ISREG(mode):
+                return Found(Kind.OTHER)
+            with self._files.open(path, "rb") as file:
+                return Found(Kind.FILE, digest_of(file.read()), stat.S_IMODE(mode))
 
-    def install(self, files: Sequence[DeployFile], directories: Sequence[str]) -> None:
-        """See `Transport.install`."""
-        self._run(shlex.join(["mkdir", "-p", "--", *directories]))
-        sftp = self._client.open_sftp()
-        try:
-            for file in files:
-                self._write(sftp, file)
-        except OSError as error:
-            raise DeployError(f"wanted to write files on {self.node}, found: {error}") from error
-        finally:
-            sftp.close()
+    def read(self, path: str, *, bytes_max: int = -1) -> bytes | None:
+        """See `Machine.read`."""
+        with self._speaking("read", path):
+            try:
+                with self._files.open(path, "rb") as file:
+                    content: bytes = file.read(bytes_max)
+                    return content
+            except FileNotFoundError:
+                return None
 
-    def start(self, service: Service) -> int:
-        """See `Transport.start`."""
-        variables = [f"{name}={value}" for name, value in service.environment.items()]
-        program = shlex.join(["env", "-i", *variables, *service.argv])
-        output = self._run(f"setsid {program} </dev/null >>{shlex.quote(service.log)} 2>&1 & echo $!")
+    def target(self, path: str) -> str:
+        """See `Machine.target`."""
+        with self._speaking("follow", path):
+            return str(self._files.normalize(path))
+
+    def listing(self, folder: str) -> list[str]:
+        """See `Machine.listing`."""
+        with self._speaking("list", folder):
+            try:
+                return sorted(self._files.listdir(folder))
+            except FileNotFoundError:
+                return []
+
+    def make_folder(self, path: str) -> None:
+        """See `Machine.make_folder`."""
+        with self._speaking("make the folder", path):
+            self._files.mkdir(path, 0o755)
+
+    def write(self, path: str, content: bytes, mode: int) -> None:
+        """See `Machine.write`."""
+        new = temporary(path)
+        with self._speaking("write", path):
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.remove(new)
+                with self._files.open(new, "wbx") as file:
+                    self._files.chmod(new, 0o600)  # before there is a password in it
+                    file.write(content)
+                self._files.chmod(new, mode)
+                self._files.posix_rename(new, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._files.remove(new)
+                raise
+
+    def move(self, path: str, to: str) -> None:
+        """See `Machine.move`."""
+        with self._speaking("move", path):
+            self._files.posix_rename(path, to)
+
+    def remove(self, path: str) -> None:
+        """See `Machine.remove`."""
+        with self._speaking("remove", path), contextlib.suppress(FileNotFoundError):
+            self._files.remove(path)
+
+    def remove_folder(self, path: str) -> bool:
+        """See `Machine.remove_folder`. SFTP has one error for all: a folder that stays is one that is not empty."""
+        with self._speaking("remove the folder", path):
+            try:
+                self._files.rmdir(path)
+            except FileNotFoundError:
+                return True
+            except OSError:
+                return False
+            return True
+
+    def settle(self) -> None:
+        """See `Machine.settle`: SFTP has no fsync that every server knows."""
+        self.run(["sync"], timeout_s=_SYNC_S)
+
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Said:
+        """See `Machine.run`."""
         try:
-            return int(output)
-        except ValueError:
-            raise DeployError(f"wanted the pid of {service.argv[0]} on {self.node}, found {output!r}") from None
+            _, stdout, _ = self._client.exec_command(f"{shlex.join(argv)} 2>&1 </dev/null", timeout=timeout_s)
+            output = stdout.read().decode(errors="replace").strip()
+            return Said(stdout.channel.recv_exit_status(), output)
+        except TimeoutError:
+            return Said(124, f"no end within {timeout_s:g} s")
+        except self._lost_errors as error:
+            raise self._lost(error) from error
 
     def close(self) -> None:
         """End the connection."""
         self._client.close()
 
-    def _write(self, sftp: Any, file: DeployFile) -> None:
-        try:
-            with sftp.open(file.path, "rb") as existing:
-                if not is_ours(existing.read(), file):
-                    raise refusal(self.node, file.path)
-        except FileNotFoundError:
-            pass
-        folder, _, name = file.path.rpartition("/")
-        temporary = f"{folder}/.{name}.weavelab"
-        try:
-            with sftp.open(temporary, "wb") as new:
-                new.write(file.content)
-            sftp.chmod(temporary, file.mode)
-            sftp.posix_rename(temporary, file.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                sftp.remove(temporary)
-            raise
+    @property
+    def _files(self) -> Any:
+        if self._sftp is None:
+            self._sftp = self._client.open_sftp()
+        return self._sftp
 
-    def _run(self, command: str) -> str:
-        _stdin, stdout, stderr = self._client.exec_command(command, timeout=self._timeout_s)
-        output: str = stdout.read().decode(errors="replace").strip()
-        code = stdout.channel.recv_exit_status()
-        if code != 0:
-            said = stderr.read().decode(errors="replace").strip() or output or "nothing"
-            raise DeployError(f"`{command}` on {self.node} ended with exit code {code} and said: {said}")
-        return output
+    @contextlib.contextmanager
+    def _speaking(self, doing: str, path: str) -> Iterator[None]:
+        """Turn what the other side says into our error."""
+        try:
+            yield
+        except self._lost_errors as error:
+            raise self._lost(error) from error
+        except OSError as error:
+            hint = (
+                "log in as root: --ssh root@HOST" if error.errno == errno.EACCES else "df, mount: disk and file system"
+            )
+            raise MissingError(
+                f"wanted to {doing} {path} on {self.name}, found: {error.strerror or error}", hint=hint
+            ) from error
+
+    def _lost(self, error: Exception) -> DeployError:
+        return DeployError(
+            f"the SSH connection to {self.name} ended{f': {error}' if str(error) else ''}",
+            hint="give the same command again: it goes on from there",
+        )

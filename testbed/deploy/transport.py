@@ -1,4 +1,4 @@
-"""What a transport can do with a node. Two exist: `local.LocalTransport` and `ssh.SshTransport`."""
+"""What is needed of a node of a lab to deploy to it (`local.LocalTransport`); real machines are `machine.Machine`s."""
 
 from collections.abc import Sequence
 from typing import Protocol

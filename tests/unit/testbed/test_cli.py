@@ -11,7 +11,7 @@ import pytest
 from plugin.core.errors import CheckError, InputError, MissingError
 from testbed import cli, up
 
-COMMANDS = ["up", "down", "status", "exec", "cli", "run"]
+COMMANDS = ["up", "down", "status", "exec", "cli", "run", "deploy"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,11 +1,9 @@
-"""What goes onto a node, what a deployment refuses to overwrite, and the transport over SSH with a stand-in for it."""
+"""What goes onto a node of a lab, and what a deployment refuses to overwrite."""
 
-import io
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,8 +13,7 @@ from plugin.core.errors import InputError
 from testbed.deploy import plan
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.plan import DeployFile, DeployPlan, parents, plan_deploy
-from testbed.deploy.ssh import SshTransport
-from testbed.deploy.transport import DeployError, deploy, is_ours
+from testbed.deploy.transport import is_ours
 from testbed.model import Network, NodeSpec, Topology
 from testbed.underlay import plan_underlay
 
@@ -137,99 +134,3 @@ def test_another_python_does_not_and_then_it_is_the_program_behind_ours(
 
 def test_without_any_system_python_it_is_ours(tmp_path: Path) -> None:
     assert plugin_interpreter(tmp_path / "none") == Path(os.path.realpath(sys.executable))
-
-
-# ---- SSH
-
-
-class _Written(io.BytesIO):
-    def __init__(self, files: dict[str, bytes], path: str) -> None:
-        super().__init__()
-        self._files, self._path = files, path
-
-    def close(self) -> None:
-        self._files[self._path] = self.getvalue()
-        super().close()
-
-
-class FakeSsh:
-    """A host: files in a dictionary, commands in a list."""
-
-    def __init__(self, *, exit_code: int = 0, output: bytes = b"4711\n") -> None:
-        self.files: dict[str, bytes] = {}
-        self.modes: dict[str, int] = {}
-        self.commands: list[str] = []
-        self.closed = False
-        self._exit_code, self._output = exit_code, output
-
-    def exec_command(self, command: str, timeout: float | None = None) -> tuple[Any, Any, Any]:
-        assert timeout is not None, "nothing waits without a limit"
-        self.commands.append(command)
-        stdout = io.BytesIO(self._output)
-        stdout.channel = self  # type: ignore[attr-defined]
-        return None, stdout, io.BytesIO(b"no such thing")
-
-    def recv_exit_status(self) -> int:
-        return self._exit_code
-
-    def open_sftp(self) -> "FakeSsh":
-        return self
-
-    def open(self, path: str, mode: str) -> io.BytesIO:
-        if mode == "wb":
-            return _Written(self.files, path)
-        if path not in self.files:
-            raise FileNotFoundError(path)
-        return io.BytesIO(self.files[path])
-
-    def chmod(self, path: str, mode: int) -> None:
-        self.modes[path] = mode
-
-    def posix_rename(self, old: str, new: str) -> None:
-        self.files[new] = self.files.pop(old)
-        self.modes[new] = self.modes.pop(old)
-
-    def remove(self, path: str) -> None:
-        del self.files[path]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_over_ssh_the_same_files_arrive_whole_with_their_modes() -> None:
-    host, plan = FakeSsh(), plans()[0]
-    with SshTransport("vm", host) as transport:
-        deploy(plan, transport)
-    assert host.files == {file.path: file.content for file in plan.files}
-    assert host.modes == {file.path: file.mode for file in plan.files}
-    assert host.commands == ["mkdir -p -- /etc/cni/net.d /etc/weave /opt/cni/bin /opt/weave/bin /var/log/weave"]
-    assert host.closed
-
-
-def test_over_ssh_a_second_deployment_replaces_the_first() -> None:
-    host, plan = FakeSsh(), plans()[0]
-    deploy(plan, SshTransport("vm", host))
-    deploy(plans()[1], SshTransport("vm", host))
-    assert b"node2" in host.files["/etc/weave/agent.json"]
-
-
-def test_over_ssh_somebody_elses_file_stays() -> None:
-    host, plan = FakeSsh(), plans()[0]
-    host.files["/opt/cni/bin/weave-net"] = b"\x7fELF the real one"
-    with pytest.raises(DeployError, match=r"/opt/cni/bin/weave-net on vm") as caught:
-        deploy(plan, SshTransport("vm", host))
-    assert host.files == {"/opt/cni/bin/weave-net": b"\x7fELF the real one"}
-    assert "move it away" in caught.value.hint
-
-
-def test_over_ssh_the_agent_is_started_detached_with_its_own_environment() -> None:
-    host, agent = FakeSsh(), plans()[0].agent
-    assert SshTransport("vm", host).start(agent) == 4711
-    (command,) = host.commands
-    assert command.startswith("setsid env -i PATH=")
-    assert command.endswith(">>/var/log/weave/agent.log 2>&1 & echo $!")
-
-
-def test_over_ssh_a_command_that_fails_is_told_with_what_it_said() -> None:
-    with pytest.raises(DeployError, match="exit code 1 and said: no such thing"):
-        deploy(plans()[0], SshTransport("vm", FakeSsh(exit_code=1)))
