@@ -27,7 +27,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) fetch check lint fmt types arch test-unit test-kernel test-lab cover bench clean
+.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab cover bench clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -97,6 +97,10 @@ fmt: ## format the Python files, repair what ruff can
 	@$(READY_DEV)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
+
+proto: ## generate the messages of CRI from testbed/cri/cri.proto
+	@$(READY_DEV)
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. testbed/cri/cri.proto
 
 types: ## mypy, strict
 	@$(READY_DEV)

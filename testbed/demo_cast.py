@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed import podset, state
+from testbed import state
 from testbed.cni_conf import CniCall
+from testbed.kubelet import PodWanted, kubelet_of
 from testbed.lab import Lab, LabPod
 from testbed.model import PodSpec, Topology
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
@@ -70,7 +71,7 @@ def add_pod(lab: Lab, node: str, pod: str) -> Lab:
             before, netns_names=(*before.netns_names, paths.netns_name(pod).name), step=f"pod {pod}"
         )
         state.write(paths, announced)  # before the pod is there, so that `down` knows of it whatever happens
-        record: PodRecord = podset.attach(paths, node, pod)
+        record: PodRecord = kubelet_of(paths, before.topology, node).run(PodWanted(pod))
         topology = msgspec.structs.replace(before.topology, pods={**before.topology.pods, pod: PodSpec(node=node)})
         after = msgspec.structs.replace(announced, step="", topology=topology, pods={**before.pods, pod: record})
         state.write(paths, after)

@@ -27,6 +27,9 @@ SCENARIO_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 IPV4_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
 CIDR_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
 
+AGENT_PORTS: Final = range(6781, 6785)
+"""Ports of a node that its agent uses; a pod cannot have them."""
+
 OUTSIDE: Final = "outside"
 ALL_PODS: Final = "all-pods"
 ALL_NODES: Final = "all-nodes"
@@ -139,10 +142,24 @@ class NodeSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class PortSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A port of the node that leads to the pod: the hostPort of Kubernetes."""
+
+    host: Annotated[Port, Meta(description="The port on the node, at each of its addresses.")]
+    container: Annotated[Port, Meta(description="The port in the pod.")]
+    protocol: Annotated[Literal["tcp", "udp"], Meta(description="Which kind of port.")] = "tcp"
+
+
 class PodSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One pod: a network namespace attached to the overlay through CNI."""
 
     node: Annotated[str, Meta(description="The node it runs on.")]
+    ports: Annotated[
+        list[PortSpec], Meta(description="Ports of its node that lead to it (the CNI capability portMappings).")
+    ] = msgspec.field(default_factory=list)
 
 
 # ------------------------------------------------------------------------------------------------------ scenario steps
@@ -323,11 +340,22 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     steps: Annotated[list[Step], Meta(min_length=1, description="The steps, in order.")]
 
 
+KubeletKind = Literal["emulated", "containerd"]
+KUBELET_KINDS: Final[tuple[KubeletKind, ...]] = ("emulated", "containerd")
+
+
 class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One lab: nodes, pods, the network between them, and the scenarios that prove it."""
 
     name: Annotated[Name, Meta(description="The lab's name, unless `--name` gives another.")]
     description: Annotated[str, Meta(description="One sentence: what the topology shows.")] = ""
+    kubelet: Annotated[
+        KubeletKind,
+        Meta(
+            description="Who makes pods: `emulated`, weavelab itself, as a runtime would; `containerd`, a real one on "
+            "each node, driven over CRI."
+        ),
+    ] = "emulated"
     network: Annotated[Network, Meta(description="The pod network.")] = Network()
     underlay: Annotated[Underlay, Meta(description="The network between the nodes.")] = msgspec.field(
         default_factory=Underlay
@@ -337,6 +365,11 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     scenarios: Annotated[list[Scenario], Meta(description="The scenarios, in order.")] = msgspec.field(
         default_factory=list
     )
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether a pod has ports of its node."""
+        return any(pod.ports for pod in self.pods.values())
 
     def pods_on(self, node: str) -> tuple[str, ...]:
         """The pods of one node, in the order of the file."""

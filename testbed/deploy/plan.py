@@ -66,11 +66,12 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class DeployPlan:
-    """Everything one node gets."""
+    """Everything one node gets; `runtime` is its container runtime, None where pods are made without one."""
 
     node: str
     files: tuple[DeployFile, ...]
     agent: Service
+    runtime: Service | None = None
 
 
 def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, interpreter: Path) -> list[DeployPlan]:
@@ -92,12 +93,11 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
     tool = DeployFile(
         path=f"{TOOLS_PATH}/weave", content=tool_bytes(str(interpreter)), mark=b"weave: ask this node", mode=0o755
     )
-    chain = DeployFile(
-        path="/etc/cni/net.d/10-weave.conflist", content=_render("10-weave.conflist.j2").encode(), mark=b'"weave-net"'
-    )
+    conflist = render("10-weave.conflist.j2", portmap=topology.has_ports)
+    chain = DeployFile(path="/etc/cni/net.d/10-weave.conflist", content=conflist.encode(), mark=b'"weave-net"')
     plans = []
     for node in nodes:
-        config = _render(
+        config = render(
             "agent.json.j2",
             name=node.name,
             node_address=str(node.uplink.address.ip),
@@ -132,7 +132,7 @@ def _environment() -> dict[str, str]:
     return {"PATH": SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8", "PYTHONPATH": str(code)}
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
     """A file from its template.
 
     Raises:
