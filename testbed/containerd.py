@@ -19,6 +19,7 @@ from testbed.cri.client import CriError, RuntimeClient
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import DeployPlan
 from testbed.image import IMAGE, build_image
+from testbed.kubelet_containerd import NAMESPACE
 from testbed.paths import LabPaths
 from testbed.processes import ProcessId
 from testbed.runtime_tools import find_busybox, program
@@ -26,9 +27,6 @@ from testbed.space import Space, call, run
 
 ROLE: Final = "containerd"
 ROOT: Final = Path("/var/lib/containerd")
-NAMESPACE: Final = "k8s.io"
-"""Containerd's own namespace for what the CRI plugin sees."""
-
 WORKERS_MAX: Final = 4
 READY_S: Final = 30.0
 IMPORT_S: Final = 60.0

@@ -6,7 +6,6 @@ it answered is read back from the cache that every runtime built on libcni keeps
 
 import os
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,9 @@ from testbed.image import IMAGE
 from testbed.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
 from testbed.paths import LabPaths
 from testbed.state import PodRecord
+
+NAMESPACE: Final = "k8s.io"
+"""Containerd's own namespace for what its CRI part makes."""
 
 CONTAINER: Final = "main"
 POD_LABEL: Final = "io.kubernetes.pod.name"
@@ -142,9 +144,3 @@ def running_container(runtime: RuntimeClient, pod: str, sandbox: str) -> Contain
             hint="its network is still there: `ip netns exec` enters that",
         )
     return max(running, key=lambda one: one.attempt)
-
-
-def in_container(paths: LabPaths, node: str, pod: str, sandbox: str, argv_of: Callable[[str], list[str]]) -> list[str]:
-    """The command line that `argv_of` makes of the id of the pod's running container."""
-    with ContainerdKubelet(paths, node).client() as runtime:
-        return argv_of(running_container(runtime, pod, sandbox).id)

@@ -37,7 +37,7 @@ _EMPTY: Final = (
     *("lib/cni", "lib/containerd", "lib/weave"),
     "log/weave",
 )
-"""What a node has of its own from the start, by overlay: a Kubernetes host's own plugins and runtime must not show through."""
+"""What a node has of its own from the start, by overlay: a real Kubernetes host's plugins must not show through."""
 
 _REPLACED: Final = (Path("/run"), Path("/sys"))
 """Directories of which a node sees nothing of the machine's."""

@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from typing import Final
 
 from testbed.model import (
+    AGENT_PORTS,
     ALL_NODES,
     ALL_PODS,
     KINDS,
@@ -22,6 +23,7 @@ from testbed.model import (
     Exec,
     Iperf,
     Ping,
+    PodChange,
     Step,
     Topology,
     Wire,
@@ -166,6 +168,23 @@ def _plugs(topology: Topology) -> Findings:
             yield Finding(("nodes", node), message, at_key=True)
 
 
+def _ports(topology: Topology) -> Findings:
+    """Ports of a node lead to one pod each, and never take what the node's agent listens on."""
+    seen: dict[tuple[str, str, int], str] = {}
+    for pod, spec in topology.pods.items():
+        for index, port in enumerate(spec.ports):
+            path: KeyPath = ("pods", pod, "ports", index, "host")
+            taken = seen.setdefault((spec.node, port.protocol, port.host), pod)
+            if port.host in AGENT_PORTS:
+                message = f"pod '{pod}': port {port.host} of a node belongs to its agent; choose another"
+                yield Finding(path, message)
+            elif taken != pod or (port.protocol, port.host) in {(p.protocol, p.host) for p in spec.ports[:index]}:
+                message = (
+                    f"pod '{pod}': {port.protocol} port {port.host} of node '{spec.node}' leads to '{taken}' already"
+                )
+                yield Finding(path, message)
+
+
 def _islands(topology: Topology) -> Findings:
     """Every segment is reachable from the first one."""
     if any(_routers(topology)):
@@ -233,6 +252,7 @@ NETWORK_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (
     _ranges,
     _routers,
     _plugs,
+    _ports,
     _islands,
     _addresses,
     _room,
@@ -274,6 +294,8 @@ def _step(topology: Topology, path: KeyPath, step: Step) -> Findings:
             yield from _wire(topology, path, wire)
         case Exec() as command:
             yield from _exec(topology, path, command)
+        case PodChange() as change:
+            yield from _pod(topology, path, change)
         case Chaos() as chaos:
             yield from _chaos(topology, path, chaos)
 
@@ -362,6 +384,13 @@ def _exec(topology: Topology, path: KeyPath, command: Exec) -> Findings:
             yield Finding((*path, "stdout_matches"), message)
 
 
+def _pod(topology: Topology, path: KeyPath, change: PodChange) -> Findings:
+    yield from _targets(topology, (*path, "on"), change.on, set(topology.pods), nouns="pod")
+    if change.do == "restart" and topology.kubelet == "emulated":
+        message = "'do' is restart, but pods of an emulated kubelet have no container: wanted 'kubelet: containerd'"
+        yield Finding((*path, "do"), message)
+
+
 def _chaos(topology: Topology, path: KeyPath, chaos: Chaos) -> Findings:
     for index, fault in enumerate(chaos.faults):
         if fault in chaos.faults[:index]:
@@ -386,7 +415,7 @@ SCENARIO_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (_scenario_n
 
 
 def kinds_sentence(present: Iterable[str]) -> str:
-    """What is wrong with a step that has none or several of the five kinds."""
+    """What is wrong with a step that has none or several of the kinds."""
     kinds = list(present)
     found = f"found {' and '.join(kinds)}; make them steps of their own" if kinds else "found none"
     return f"a step wants exactly one of {', '.join(KINDS)}, {found}"
