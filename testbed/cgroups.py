@@ -16,6 +16,9 @@ from plugin.core.errors import CheckError, MissingError
 from testbed import mounts, processes
 from testbed.processes import ProcessId
 
+_THAWED: Final = {"freezer.state": "THAWED", "cgroup.freeze": "0"}
+"""What lets a frozen cgroup go on, by version: 1 and 2."""
+
 _EMPTY_S: Final = 5.0
 """How long the kernel may take to take ended processes off the list."""
 
@@ -42,6 +45,20 @@ def members(name: str) -> list[ProcessId]:
         with contextlib.suppress(OSError):  # it has just gone
             pids |= {int(line) for line in (folder / "cgroup.procs").read_text(encoding="ascii").split()}
     return [process for pid in pids - {0, os.getpid()} if (process := processes.identify(pid)) is not None]
+
+
+def thaw(name: str) -> None:
+    """Let the processes of the cgroup of that name run again.
+
+    A runtime freezes a container while it signals all of it. If it is killed meanwhile, the container stays frozen, and
+    under cgroups v1 what is frozen cannot even be killed.
+    """
+    for folder in _folders(name):
+        for file, text in _THAWED.items():
+            with contextlib.suppress(OSError):  # the other version's file; or the folder has just gone
+                path = folder / file
+                if path.exists():
+                    path.write_text(text, encoding="ascii")
 
 
 def remove(name: str) -> None:

@@ -124,6 +124,7 @@ def _end_processes(
     known = [] if recorded is None else [ProcessId(entry.pid, entry.start_ticks) for entry in recorded.processes]
     survivors = processes.end(known, grace_s=GRACE_S)
     for _ in range(_ROUNDS_MAX):
+        cgroups.thaw(paths.cgroup)
         found = list({*processes.inhabitants(namespaces), *cgroups.members(paths.cgroup)})
         if not found:
             break

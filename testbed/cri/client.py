@@ -261,6 +261,11 @@ class RuntimeClient:
             image=pb.ImageSpec(image=image),
             command=command,
             labels=dict(config.labels),
+            linux=pb.LinuxContainerConfig(
+                security_context=pb.LinuxContainerSecurityContext(
+                    namespace_options=pb.NamespaceOption(pid=pb.CONTAINER)
+                )
+            ),
             log_path=f"{name}/{attempt}.log" if config.log_directory else "",
         )
         request = pb.CreateContainerRequest(
@@ -382,7 +387,11 @@ def _sandbox_message(config: SandboxConfig) -> pb.PodSandboxConfig:
             for port in config.ports
         ],
         labels=dict(config.labels),
-        linux=pb.LinuxPodSandboxConfig(cgroup_parent=config.cgroup_parent),
+        linux=pb.LinuxPodSandboxConfig(
+            cgroup_parent=config.cgroup_parent,
+            # As Kubernetes: each container has processes of its own unless the pod shares them.
+            security_context=pb.LinuxSandboxSecurityContext(namespace_options=pb.NamespaceOption(pid=pb.CONTAINER)),
+        ),
     )
 
 
