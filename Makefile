@@ -64,7 +64,7 @@ test: ## (VM) everything: checks, one scenario, then the whole test suite
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS) || $(LEAVE)
 
 up: ## (VM) bring a lab up and leave it there
-	@$(READY)
+	@$(READY) '--for=$(TOPOLOGY)'
 	@$(AS_ROOT) $(BIN)/weavelab up '$(TOPOLOGY)' $(ARGS) || $(LEAVE)
 
 down: ## (VM) take down LAB=name, or every lab

@@ -59,7 +59,7 @@ class ContainerdKubelet:
         """StopContainer, RemoveContainer, CreateContainer, StartContainer; the sandbox stays as it is."""
         said = []
         with self.client() as runtime:
-            old = running_container(runtime, pod, record.container_id)
+            old = _latest(runtime, pod, record.container_id)
             status = runtime.sandbox_status(record.container_id)
             config = SandboxConfig(
                 name=pod,
@@ -127,6 +127,14 @@ class ContainerdKubelet:
                 hint="wanted one in /var/lib/cni/results of the node, where libcni writes it",
             )
         return Added(sandbox=wanted, result=result, calls=())
+
+
+def _latest(runtime: RuntimeClient, pod: str, sandbox: str) -> ContainerEntry:
+    """The last container of a pod, whether it runs or has ended."""
+    found = runtime.list_containers(sandbox)
+    if not found:
+        raise CheckError(f"pod {pod} has no container to restart", hint="was its sandbox stopped? recreate the pod")
+    return max(found, key=lambda one: one.attempt)
 
 
 def running_container(runtime: RuntimeClient, pod: str, sandbox: str) -> ContainerEntry:

@@ -362,7 +362,7 @@ class RuntimeClient:
                 hint="does it run? its log is /var/log/containerd.log of the node",
             )
         if code == DEADLINE_EXCEEDED:
-            return CriError(f"{method}: {self._whose} did not finish within {timeout_s:.0f} s: {details}", code=code)
+            return CriError(f"{method}: {self._whose} did not finish within {timeout_s:g} s: {details}", code=code)
         if code == "UNIMPLEMENTED":
             return CriError(
                 f"{method}: {self._whose} does not speak CRI v1: {details}",

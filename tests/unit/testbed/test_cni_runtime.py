@@ -261,7 +261,9 @@ def test_a_missing_interpreter_is_a_sentence(node: Node) -> None:
 def test_a_plugin_that_hangs_is_killed_and_named(node: Node) -> None:
     install(node.root / "bin" / "slow", b"#!/bin/sh\nexec sleep 20\n")
     node.configure({"type": "slow"})
-    hasty = CniRuntime(node.runtime.node, conf_dir=node.root / "net.d", bin_dirs=[str(node.root / "bin")], timeout_s=0.3)
+    hasty = CniRuntime(
+        node.runtime.node, conf_dir=node.root / "net.d", bin_dirs=[str(node.root / "bin")], timeout_s=0.3
+    )
     with pytest.raises(CniCallError, match="plugin slow did not end within"):
         hasty.add(SANDBOX)
 
