@@ -155,7 +155,7 @@ def test_exec_hands_its_input_on_and_sees_its_end(lab: dict[str, str], text: str
 
 def test_a_container_that_ended_is_named_and_a_restart_brings_it_back(lab: dict[str, str]) -> None:
     # Its own process ends when it is asked to; nobody restarts it by itself here.
-    ok("exec", "red", "--", "kill", "1")
+    weavelab("exec", "red", "--", "kill", "1")  # which takes the one who asks along
     eventually(lambda: weavelab("exec", "red", "--", "true").returncode != 0)
     refused = weavelab("exec", "red", "--", "true")
     assert refused.returncode == 1
@@ -234,15 +234,14 @@ def test_podman_with_the_cni_backend_gets_an_address_of_the_node(lab: dict[str, 
 def test_the_shipped_topology_holds_and_leaves_nothing() -> None:
     name = f"{LAB}s"
     said = ok("run", "--topology", TOPOLOGY, "--name", name)
-    assert "27 passed" in said or "steps: " in said
-    assert "FAIL" not in said
+    steps = sum(len(scenario.steps) for scenario in load_topology(TOPOLOGY).scenarios)
+    assert f"{steps} steps: {steps} passed" in said
     assert not list(Path("/run/netns").glob(f"{name}-*"))
     assert not [path for root in cgroups._hierarchies() for path in root.glob(f"weavelab-{name}-*")]
 
 
 def test_another_lab_runs_unchanged_with_containerd() -> None:
-    said = ok("run", "--topology", "topologies/two-nodes.yaml", "--kubelet", "containerd", "--name", f"{LAB}t")
-    assert "FAIL" not in said
+    ok("run", "--topology", "topologies/two-nodes.yaml", "--kubelet", "containerd", "--name", f"{LAB}t")
 
 
 # ---- trouble
