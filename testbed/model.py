@@ -258,7 +258,7 @@ class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
-class PodChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Pod(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a kubelet does to a pod that runs, and what has to be the same afterwards."""
 
     on: Annotated[str, Meta(description="A pod.")]
@@ -295,7 +295,7 @@ Kind = Literal["ping", "iperf", "wire", "exec", "pod", "chaos"]
 KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "pod", "chaos")
 
 
-Action = Ping | Iperf | Wire | Exec | PodChange | Chaos
+Action = Ping | Iperf | Wire | Exec | Pod | Chaos
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -315,7 +315,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     iperf: Iperf | None = None
     wire: Wire | None = None
     exec: Exec | None = None
-    pod: PodChange | None = None
+    pod: Pod | None = None
     chaos: Chaos | None = None
 
     @property
@@ -345,7 +345,7 @@ def _title(action: Action) -> str:
             return f"iperf {protocol} {iperf.from_} -> {iperf.to}"
         case Wire(path=path) as wire:
             return f"wire {wire.from_} -> {wire.to} ({path})"
-        case PodChange(on=pod, do=do):
+        case Pod(on=pod, do=do):
             return f"{do} pod {pod}"
         case Chaos(seconds=seconds, seed=seed):
             return f"chaos for {seconds} s, seed {seed}"

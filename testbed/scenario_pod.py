@@ -16,7 +16,7 @@ from plugin.link.netns import open_netns
 from testbed import state
 from testbed.kubelet import REMOVE_S, kubelet_of, wanted
 from testbed.lab import Lab
-from testbed.model import PodChange, Step
+from testbed.model import Pod, Step
 from testbed.results import CommandEvidence
 from testbed.scenario_members import Member, concerned, exec_hint, member
 from testbed.scenario_run import Attempt, Run
@@ -111,6 +111,6 @@ def _address(lab: Lab, pod: str) -> str:
     return str(found[0]) if found else ""
 
 
-def _action(step: Step) -> PodChange:
+def _action(step: Step) -> Pod:
     assert step.pod is not None
     return step.pod

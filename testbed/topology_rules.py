@@ -23,7 +23,7 @@ from testbed.model import (
     Exec,
     Iperf,
     Ping,
-    PodChange,
+    Pod,
     Step,
     Topology,
     Wire,
@@ -294,7 +294,7 @@ def _step(topology: Topology, path: KeyPath, step: Step) -> Findings:
             yield from _wire(topology, path, wire)
         case Exec() as command:
             yield from _exec(topology, path, command)
-        case PodChange() as change:
+        case Pod() as change:
             yield from _pod(topology, path, change)
         case Chaos() as chaos:
             yield from _chaos(topology, path, chaos)
@@ -384,7 +384,7 @@ def _exec(topology: Topology, path: KeyPath, command: Exec) -> Findings:
             yield Finding((*path, "stdout_matches"), message)
 
 
-def _pod(topology: Topology, path: KeyPath, change: PodChange) -> Findings:
+def _pod(topology: Topology, path: KeyPath, change: Pod) -> Findings:
     yield from _targets(topology, (*path, "on"), change.on, set(topology.pods), nouns="pod")
     if change.do == "restart" and topology.kubelet == "emulated":
         message = "'do' is restart, but pods of an emulated kubelet have no container: wanted 'kubelet: containerd'"
