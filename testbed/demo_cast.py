@@ -42,8 +42,14 @@ def choose_cast(topology: Topology) -> Cast:
     """Give out the roles.
 
     Raises:
-        InputError: The topology has no pods on two nodes.
+        InputError: The topology has no pods on two nodes, or a real runtime makes them.
     """
+    if topology.kubelet != "emulated":
+        raise InputError(
+            f"the demo shows what a runtime executes for a pod, and the {topology.kubelet} of topology {topology.name} "
+            "does that unseen",
+            hint="take one with `kubelet: emulated`, such as topologies/two-nodes.yaml, the default",
+        )
     pods = list(topology.pods.items())
     far = next(((name, pod.node) for name, pod in pods if pod.node != pods[0][1].node), None)
     if far is None:

@@ -6,6 +6,7 @@ it answered is read back from the cache that every runtime built on libcni keeps
 
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from testbed.cni_runtime import Added, CniRuntime, Sandbox, container_id
 from testbed.cri.client import ContainerEntry, CriError, PortMapping, RuntimeClient, SandboxConfig
 from testbed.image import IMAGE
 from testbed.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.model import PortSpec
 from testbed.paths import LabPaths
 from testbed.state import PodRecord
 
@@ -41,7 +43,8 @@ class ContainerdKubelet:
 
     def run(self, pod: PodWanted) -> PodRecord:
         """RunPodSandbox, the names of its namespaces, then a container in it."""
-        config = self._config(pod)
+        identity = container_id(self._paths.lab, self._node, pod.name, str(pod.attempt))
+        config = self._config(pod.name, str(uuid.uuid5(uuid.NAMESPACE_OID, identity)), pod.ports)
         with self.client() as runtime:
             sandbox = runtime.run_sandbox(config)  # one that fails leaves nothing: containerd calls DEL itself
             try:
@@ -60,14 +63,7 @@ class ContainerdKubelet:
         said = []
         with self.client() as runtime:
             old = _latest(runtime, pod, record.container_id)
-            status = runtime.sandbox_status(record.container_id)
-            config = SandboxConfig(
-                name=pod,
-                uid=status.uid,
-                cgroup_parent=f"/{self._paths.cgroup}",
-                log_directory=f"{LOG_DIRECTORY}/{pod}",
-                labels={POD_LABEL: pod},
-            )
+            config = self._config(pod, runtime.sandbox_status(record.container_id).uid)
             runtime.stop_container(old.id)
             said.append(f"StopContainer {old.id[:12]}")
             runtime.remove_container(old.id)
@@ -96,15 +92,14 @@ class ContainerdKubelet:
                 runtime.stop_sandbox(sandbox.id)
                 runtime.remove_sandbox(sandbox.id)
 
-    def _config(self, pod: PodWanted) -> SandboxConfig:
-        identity = container_id(self._paths.lab, self._node, pod.name, str(pod.attempt))
+    def _config(self, pod: str, uid: str, ports: Sequence[PortSpec] = ()) -> SandboxConfig:
         return SandboxConfig(
-            name=pod.name,
-            uid=str(uuid.uuid5(uuid.NAMESPACE_OID, identity)),
+            name=pod,
+            uid=uid,
             cgroup_parent=f"/{self._paths.cgroup}",
-            log_directory=f"{LOG_DIRECTORY}/{pod.name}",
-            ports=tuple(PortMapping(port.host, port.container, port.protocol) for port in pod.ports),
-            labels={POD_LABEL: pod.name},
+            log_directory=f"{LOG_DIRECTORY}/{pod}",
+            ports=tuple(PortMapping(port.host, port.container, port.protocol) for port in ports),
+            labels={POD_LABEL: pod},
         )
 
     def _publish(self, pod: str, pause: int) -> None:
