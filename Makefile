@@ -27,7 +27,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) fetch check lint fmt types arch test-unit test-kernel test-lab nightly cover bench bench-mesh bench-scale clean
+.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-mesh bench-scale clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -64,7 +64,7 @@ test: ## (VM) everything: checks, one scenario, then the whole test suite
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS) || $(LEAVE)
 
 up: ## (VM) bring a lab up and leave it there
-	@$(READY)
+	@$(READY) '--for=$(TOPOLOGY)'
 	@$(AS_ROOT) $(BIN)/weavelab up '$(TOPOLOGY)' $(ARGS) || $(LEAVE)
 
 down: ## (VM) take down LAB=name, or every lab
@@ -97,6 +97,10 @@ fmt: ## format the Python files, repair what ruff can
 	@$(READY_DEV)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
+
+proto: ## generate the messages of CRI from testbed/cri/cri.proto
+	@$(READY_DEV)
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. testbed/cri/cri.proto
 
 types: ## mypy, strict
 	@$(READY_DEV)

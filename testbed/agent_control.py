@@ -37,7 +37,7 @@ def find(lab: Lab, node: str) -> ProcessId | None:
         return processes.identify(said["pid"])
     for record in lab.state.processes:
         known = ProcessId(record.pid, record.start_ticks)
-        if record.member == node and processes.is_alive(known):
+        if (record.role, record.member) == (ROLE, node) and processes.is_alive(known):
             return known
     return None
 

@@ -164,7 +164,11 @@ def _look(node: LabNode, missing: Callable[[dict[str, Any]], str]) -> str:
 
 def _check_alive(lab: Lab, waiting: Collection[str]) -> None:
     for record in lab.state.processes:
-        if record.member in waiting and not processes.is_alive(ProcessId(record.pid, record.start_ticks)):
+        if (
+            record.role == ROLE
+            and record.member in waiting
+            and not processes.is_alive(ProcessId(record.pid, record.start_ticks))
+        ):
             node = lab.nodes[record.member]
             raise CheckError(
                 f"the agent of {record.member} ended instead of becoming ready{_reason(node)}", hint=_log_hint(node)

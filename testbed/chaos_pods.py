@@ -19,9 +19,11 @@ import msgspec
 
 from plugin.core.cni import NO_ADDRESS
 from plugin.core.errors import CheckError, WeaveError
-from testbed import podset, processes, state
+from testbed import processes, state
 from testbed.chaos_judge import twice
+from testbed.kubelet import Kubelet, PodWanted, kubelet_of
 from testbed.lab import Lab
+from testbed.model import PodSpec
 from testbed.processes import ProcessId
 
 PREFIX: Final = "churn"
@@ -117,15 +119,18 @@ class Pods:
         self.finish(wait_s=_LAST_DEL_S)
         for pod in self.living:
             with contextlib.suppress(WeaveError, OSError):
-                podset.detach(self.lab.paths, pod.node, pod.name, pod.container_id, timeout_s=_LAST_DEL_S)
+                self._kubelet(pod.node).remove(pod.name, pod.container_id, timeout_s=_LAST_DEL_S)
             with contextlib.suppress(OSError):
-                podset.drop_sandbox(self.lab.paths, pod.node, pod.name)
+                self._kubelet(pod.node).drop(pod.name)
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _kubelet(self, node: str) -> Kubelet:
+        return kubelet_of(self.lab.paths, self.lab.topology, node)
 
     def _come(self, name: str, node: str) -> None:
         began_s = time.monotonic()
         try:
-            record = podset.attach(self.lab.paths, node, name, attempt=time.time_ns())
+            record = self._kubelet(node).run(PodWanted(name, PodSpec(node=node), attempt=time.time_ns()))
         except (WeaveError, OSError) as error:
             took_s = time.monotonic() - began_s
             self.refused += 1
@@ -151,7 +156,7 @@ class Pods:
         with self._lock:
             self._addresses.pop(pod.name, None)
         try:
-            podset.detach(self.lab.paths, pod.node, pod.name, pod.container_id)
+            self._kubelet(pod.node).remove(pod.name, pod.container_id)
         except (WeaveError, OSError) as error:
             with self._lock:
                 self._addresses[pod.name] = pod.address

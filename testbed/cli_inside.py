@@ -79,7 +79,7 @@ def status(lab: str | None, output: str) -> int:
 @click.argument("target")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
 def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
-    """Run a command inside a node, a pod, a router, `outside` or `underlay`.
+    """Run a command inside a node, a pod (its container, if it has one), a router, `outside` or `underlay`.
 
     The command takes the place of weavelab: same terminal, same signals, its own exit code. No shell is in between.
     """
@@ -93,7 +93,18 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
         command = command[1:]
     if not command:
         raise click.UsageError(f"what shall run inside {target}? For example: weavelab exec {target} -- ip address")
-    space = Lab.load(lab).space(target)
+    found = Lab.load(lab)
+    space = found.space(target)
+    if found.topology.kubelet == "containerd" and target in found.pods:
+        from testbed import pod_exec  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+
+        space = found.nodes[found.pods[target].node].space
+        terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        try:
+            command = tuple(pod_exec.terminal_argv(found, found.pods[target], command, terminal=terminal))
+        except pod_exec.NoSuchProgramError as error:
+            click.echo(f"error: {error.message}", err=True)
+            return error.code
     try:
         enter(space)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from plugin.core.errors import InputError
+from testbed.model import KUBELET_KINDS, KubeletKind
 
 DEFAULT_TOPOLOGY: Final = "topologies/two-nodes.yaml"
 _PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -19,6 +20,7 @@ Examples:
   weavelab up                                     the default topology, two nodes
   weavelab up topologies/racks.yaml
   weavelab up topologies/two-nodes.yaml --name b  a second lab beside the first
+  weavelab up --kubelet containerd                pods made by a real containerd on each node
 """
 
 _DOWN_EXAMPLES: Final = """
@@ -33,8 +35,9 @@ Examples:
 @click.command(epilog=_UP_EXAMPLES, short_help="Bring a lab up.")
 @click.argument("topology", required=False, type=click.Path(path_type=Path), metavar="[TOPOLOGY]")
 @click.option("--name", metavar="LAB", help="Call the lab so, instead of by its topology's name.")
+@click.option("--kubelet", type=click.Choice(KUBELET_KINDS), help="Who makes pods, instead of whom the file names.")
 @click.option("--keep-on-failure", is_flag=True, help="When it fails, leave what there is, to look inside.")
-def up(topology: Path | None, name: str | None, keep_on_failure: bool) -> None:  # noqa: FBT001 - click passes by name
+def up(topology: Path | None, name: str | None, kubelet: KubeletKind | None, keep_on_failure: bool) -> None:  # noqa: FBT001 - click passes by name
     """Bring up the lab that a topology file describes.
 
     Returns when every agent is ready, sees every other, and knows every pod. A failure or Ctrl-C leaves nothing behind.
@@ -48,7 +51,7 @@ def up(topology: Path | None, name: str | None, keep_on_failure: bool) -> None: 
     check_machine()
     check_lab_name(name)
     path = topology or default_topology()
-    loaded = load_topology(path)
+    loaded = load_topology(path, kubelet=kubelet)
     began_s = time.monotonic()
     with for_terminal() as progress:
         lab = bring_up(

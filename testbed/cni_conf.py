@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from plugin.core.cni import VERSIONS
 from plugin.core.errors import CheckError
 from plugin.core.hostports import ANY_ADDRESS, PortMapping
-from testbed.model import PodSpec, PortSpec
+from testbed.model import BandwidthSpec, PodSpec, PortSpec
 
 Json: TypeAlias = dict[str, Any]
 
@@ -131,6 +131,12 @@ def capabilities_of(pod: PodSpec) -> Json:
         if rate is not None:
             limits |= {f"{direction}Rate": rate_bits(rate), f"{direction}Burst": UNSTATED_BURST_BITS}
     return capabilities | ({"bandwidth": limits} if limits else {})
+
+
+def bandwidth_annotations(limits: BandwidthSpec) -> dict[str, str]:
+    """The annotations by which Kubernetes and containerd know the limits of a pod: a quantity of bits a second each."""
+    given = {"ingress": limits.ingress, "egress": limits.egress}
+    return {f"kubernetes.io/{way}-bandwidth": str(rate_bits(rate)) for way, rate in given.items() if rate is not None}
 
 
 def port_mapping(port: PortSpec) -> PortMapping:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed import podset, state
+from testbed import state
 from testbed.cni_conf import CniCall
+from testbed.kubelet import PodWanted, kubelet_of
 from testbed.lab import Lab, LabPod
 from testbed.model import PodSpec, Topology
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
@@ -41,8 +42,14 @@ def choose_cast(topology: Topology) -> Cast:
     """Give out the roles.
 
     Raises:
-        InputError: The topology has no pods on two nodes.
+        InputError: The topology has no pods on two nodes, or a real runtime makes them.
     """
+    if topology.kubelet != "emulated":
+        raise InputError(
+            f"the demo shows what a runtime executes for a pod, and the {topology.kubelet} of topology {topology.name} "
+            "does that unseen",
+            hint="take one with `kubelet: emulated`, such as topologies/two-nodes.yaml, the default",
+        )
     pods = list(topology.pods.items())
     far = next(((name, pod.node) for name, pod in pods if pod.node != pods[0][1].node), None)
     if far is None:
@@ -70,7 +77,7 @@ def add_pod(lab: Lab, node: str, pod: str) -> Lab:
             before, netns_names=(*before.netns_names, paths.netns_name(pod).name), step=f"pod {pod}"
         )
         state.write(paths, announced)  # before the pod is there, so that `down` knows of it whatever happens
-        record: PodRecord = podset.attach(paths, node, pod)
+        record: PodRecord = kubelet_of(paths, before.topology, node).run(PodWanted(pod, PodSpec(node=node)))
         topology = msgspec.structs.replace(before.topology, pods={**before.topology.pods, pod: PodSpec(node=node)})
         after = msgspec.structs.replace(announced, step="", topology=topology, pods={**before.pods, pod: record})
         state.write(paths, after)

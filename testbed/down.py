@@ -17,13 +17,13 @@ import msgspec
 from plugin.core.errors import CheckError, WeaveError
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
-from testbed import mounts, processes, state
+from testbed import cgroups, mounts, processes, state
 from testbed.interrupts import postponed
 from testbed.paths import NETNS, RUN, LabPaths
 from testbed.processes import ProcessId
 
 GRACE_S: Final = 2.0
-"""How long agents may take to end by themselves before they are killed."""
+"""How long agents and runtimes may take to end by themselves before they are killed."""
 
 _ROUNDS_MAX: Final = 5
 """Rounds of looking for processes: one that forks while it is being ended is caught in the next round."""
@@ -72,13 +72,14 @@ def remove(paths: LabPaths, *, keep_directory: bool = False) -> None:
     """
     recorded = _begin(paths)
     namespaces = processes.namespace_ids(_pins(paths))
-    survivors = _end_processes(namespaces, recorded)
+    survivors = _end_processes(paths, namespaces, recorded)
     if survivors:
         pids = ", ".join(str(process.pid) for process in survivors)
         raise CheckError(
             f"processes of lab {paths.lab} cannot be ended: {pids}",
             hint="they hang in the kernel (state D in `ps`); run `weavelab down` again when they are gone",
         )
+    cgroups.remove(paths.cgroup)
     _release_names(namespaces, () if recorded is None else recorded.netns_names)
     _unmount(paths)
     _remove_files(paths)
@@ -113,12 +114,18 @@ def _pins(paths: LabPaths) -> list[Path]:
     return found
 
 
-def _end_processes(namespaces: set[tuple[int, int]], recorded: state.LabState | None) -> list[ProcessId]:
-    """End the agents, then whoever else lives in the lab's namespaces: those are the lab's by definition."""
-    agents = [] if recorded is None else [ProcessId(entry.pid, entry.start_ticks) for entry in recorded.processes]
-    survivors = processes.end(agents, grace_s=GRACE_S)
+def _end_processes(
+    paths: LabPaths, namespaces: set[tuple[int, int]], recorded: state.LabState | None
+) -> list[ProcessId]:
+    """End agents and runtimes, then whoever else lives in the lab's namespaces or cgroup: the lab's by definition.
+
+    A container whose runtime is gone has namespaces of its own that nothing names; its cgroup still does.
+    """
+    known = [] if recorded is None else [ProcessId(entry.pid, entry.start_ticks) for entry in recorded.processes]
+    survivors = processes.end(known, grace_s=GRACE_S)
     for _ in range(_ROUNDS_MAX):
-        found = processes.inhabitants(namespaces)
+        cgroups.thaw(paths.cgroup)
+        found = list({*processes.inhabitants(namespaces), *cgroups.members(paths.cgroup)})
         if not found:
             break
         # Interactive shells ignore SIGTERM, and what still runs here has nothing left to save.

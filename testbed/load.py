@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed.model import Topology, schema
+from testbed.model import KubeletKind, Topology, schema
 from testbed.topology_rules import check
 from testbed.topology_text import TEXT_BYTES_MAX, Finding, KeyPath, Problem, Tree, UnreadableError, read_tree
 
@@ -42,8 +42,8 @@ class TopologyError(InputError):
         super().__init__("\n".join(lines), hint=hint)
 
 
-def load_topology(path: str | os.PathLike[str]) -> Topology:
-    """The topology of a file.
+def load_topology(path: str | os.PathLike[str], *, kubelet: KubeletKind | None = None) -> Topology:
+    """The topology of a file, with another kubelet than the file's when one is given.
 
     Raises:
         TopologyError: The file cannot be read or says something wrong; the message holds every problem.
@@ -65,11 +65,11 @@ def load_topology(path: str | os.PathLike[str]) -> Topology:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise _unreadable(file, f"cannot be read: {reason}") from error
-    return parse_topology(text, file=file)
+    return parse_topology(text, file=file, kubelet=kubelet)
 
 
-def parse_topology(text: str, *, file: str) -> Topology:
-    """The topology of a YAML text; ``file`` is the name used in messages.
+def parse_topology(text: str, *, file: str, kubelet: KubeletKind | None = None) -> Topology:
+    """The topology of a YAML text; ``file`` is the name used in messages, ``kubelet`` as in ``load_topology``.
 
     Raises:
         TopologyError: The text says something wrong; the message holds every problem.
@@ -84,6 +84,8 @@ def parse_topology(text: str, *, file: str) -> Topology:
     data = without_empty_keys(tree.data)
     topology, violations = _convert(tree, data)
     problems += violations
+    if topology is not None and kubelet is not None:
+        topology = msgspec.structs.replace(topology, kubelet=kubelet)
     if topology is not None and not problems:
         problems += [Problem(tree.mark(path, at_key=at_key), message) for path, message, at_key in check(topology)]
     if problems or topology is None:

@@ -277,6 +277,19 @@ class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
+class Pod(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a kubelet does to a pod that runs, and what has to be the same afterwards."""
+
+    on: Annotated[str, Meta(description="A pod.")]
+    do: Annotated[
+        Literal["restart", "recreate"],
+        Meta(
+            description="`restart`: a new container in the same sandbox, which keeps its address (`kubelet: "
+            "containerd` only). `recreate`: the sandbox is stopped twice and removed, and the pod made anew."
+        ),
+    ]
+
+
 FaultKind = Literal["kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn"]
 FAULT_KINDS: Final[tuple[FaultKind, ...]] = ("kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn")
 
@@ -297,12 +310,15 @@ class Chaos(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = msgspec.field(default_factory=lambda: list(FAULT_KINDS))
 
 
-Kind = Literal["ping", "iperf", "wire", "exec", "chaos"]
-KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "chaos")
+Kind = Literal["ping", "iperf", "wire", "exec", "pod", "chaos"]
+KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "pod", "chaos")
+
+
+Action = Ping | Iperf | Wire | Exec | Pod | Chaos
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec`, `chaos` says of which kind."""
+    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec`, `pod`, `chaos` says of which kind."""
 
     name: Annotated[str, Meta(max_length=120, description="What it shows; made from its keys when left out.")] = ""
     within_s: Annotated[
@@ -318,17 +334,18 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     iperf: Iperf | None = None
     wire: Wire | None = None
     exec: Exec | None = None
+    pod: Pod | None = None
     chaos: Chaos | None = None
 
     @property
     def kind(self) -> Kind:
-        """Which of the five kinds this step is."""
+        """Which of the six kinds this step is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
-    def action(self) -> Ping | Iperf | Wire | Exec | Chaos:
+    def action(self) -> Action:
         """The one kind that is set; the loader has checked that there is exactly one."""
-        action: Ping | Iperf | Wire | Exec | Chaos = getattr(self, self.kind)
+        action: Action = getattr(self, self.kind)
         return action
 
     @property
@@ -336,17 +353,23 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """The step's name, or a sentence made from its keys, such as ``ping red -> blue``."""
         if self.name:
             return self.name
-        match self.action:
-            case Exec(on=on, command=command):
-                return f"exec on {_words(on)}: {command if isinstance(command, str) else ' '.join(command)}"
-            case Iperf(protocol=protocol) as iperf:
-                return f"iperf {protocol} {iperf.from_} -> {iperf.to}"
-            case Wire(path=path) as wire:
-                return f"wire {wire.from_} -> {wire.to} ({path})"
-            case Chaos(seconds=seconds, seed=seed):
-                return f"chaos for {seconds} s, seed {seed}"
-            case Ping() as ping:
-                return f"ping {_words(ping.from_)} -> {_words(ping.to)}"
+        return _title(self.action)
+
+
+def _title(action: Action) -> str:
+    match action:
+        case Exec(on=on, command=command):
+            return f"exec on {_words(on)}: {command if isinstance(command, str) else ' '.join(command)}"
+        case Iperf(protocol=protocol) as iperf:
+            return f"iperf {protocol} {iperf.from_} -> {iperf.to}"
+        case Wire(path=path) as wire:
+            return f"wire {wire.from_} -> {wire.to} ({path})"
+        case Pod(on=pod, do=do):
+            return f"{do} pod {pod}"
+        case Chaos(seconds=seconds, seed=seed):
+            return f"chaos for {seconds} s, seed {seed}"
+        case Ping() as ping:
+            return f"ping {_words(ping.from_)} -> {_words(ping.to)}"
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -359,11 +382,22 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     steps: Annotated[list[Step], Meta(min_length=1, description="The steps, in order.")]
 
 
+KubeletKind = Literal["emulated", "containerd"]
+KUBELET_KINDS: Final[tuple[KubeletKind, ...]] = ("emulated", "containerd")
+
+
 class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One lab: nodes, pods, the network between them, and the scenarios that prove it."""
 
     name: Annotated[Name, Meta(description="The lab's name, unless `--name` gives another.")]
     description: Annotated[str, Meta(description="One sentence: what the topology shows.")] = ""
+    kubelet: Annotated[
+        KubeletKind,
+        Meta(
+            description="Who makes pods: `emulated`, weavelab itself, as a runtime would; `containerd`, a real one on "
+            "each node, driven over CRI."
+        ),
+    ] = "emulated"
     network: Annotated[Network, Meta(description="The pod network.")] = Network()
     underlay: Annotated[Underlay, Meta(description="The network between the nodes.")] = msgspec.field(
         default_factory=Underlay

@@ -31,8 +31,13 @@ _DIRECTORIES: Final = (
     *("", "/run", "/run/netns", "/run/weave", "/run/lock"),
     *(f"/{overlay}{layer}" for overlay in _OVERLAYS for layer in ("", "/upper", "/work")),
 )
-_EMPTY: Final = ("etc/cni", "etc/weave", "opt/cni", "lib/cni", "lib/weave", "log/weave")
-"""What a node has of its own from the start, by overlay: a Kubernetes host's own plugins must not show through."""
+_EMPTY: Final = (
+    *("etc/cni", "etc/containerd", "etc/weave"),
+    "opt/cni",
+    *("lib/cni", "lib/containerd", "lib/weave"),
+    "log/weave",
+)
+"""What a node has of its own from the start, by overlay: a real Kubernetes host's plugins must not show through."""
 
 _REPLACED: Final = (Path("/run"), Path("/sys"))
 """Directories of which a node sees nothing of the machine's."""

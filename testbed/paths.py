@@ -13,6 +13,7 @@ Decides nothing and touches nothing: names in, paths out.
 """
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,6 +76,19 @@ class LabPaths:
     def node_socket(self, name: str) -> Path:
         """The agent's API socket, seen from the machine (inside the node: /run/weave/weave.sock)."""
         return self.node(name) / "run" / "weave" / "weave.sock"
+
+    def node_runtime_socket(self, name: str) -> Path:
+        """The CRI socket of the node's containerd, seen from the machine (inside: /run/containerd/containerd.sock)."""
+        return self.node(name) / "run" / "containerd" / "containerd.sock"
+
+    def node_runtime_log(self, name: str) -> Path:
+        """The log of the node's containerd, seen from the machine (inside the node: /var/log/containerd.log)."""
+        return self.node(name) / "log" / "upper" / "containerd.log"
+
+    @property
+    def cgroup(self) -> str:
+        """The cgroup that real runtimes make the lab's containers in; no other lab has it, wherever its folder is."""
+        return f"weavelab-{self.lab}-{zlib.crc32(os.fsencode(self.directory)):08x}"
 
     def netns_name(self, member: str) -> Path:
         """The name of a member's network namespace for people and for `ip netns exec`."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from testbed.model import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX
+from testbed.model import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX, KUBELET_KINDS, KubeletKind
 
 _EXAMPLES = """
 \b
@@ -31,6 +31,7 @@ Exit code: 0 all steps hold, 1 one does not, 2 wrong usage, 3 the machine lacks 
 )
 @click.option("--name", metavar="LAB", help="Call the lab so, instead of by its topology's name.")
 @click.option("--lab", metavar="LAB", help="Run on this lab, which is up already, and leave it up.")
+@click.option("--kubelet", type=click.Choice(KUBELET_KINDS), help="Who makes pods, instead of whom the file names.")
 @click.option("--keep", is_flag=True, help="Leave the lab up afterwards, to look inside.")
 @click.option("--stop-on-failure", is_flag=True, help="Skip every step after the first that does not hold.")
 @click.option(
@@ -64,6 +65,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     topology: Path | None,
     name: str | None,
     lab: str | None,
+    kubelet: KubeletKind | None,
     keep: bool,  # noqa: FBT001 - click passes by name
     stop_on_failure: bool,  # noqa: FBT001
     output: str,
@@ -78,8 +80,10 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Without --lab a lab is brought up first and taken down at the end, also after a failure or Ctrl-C.
     """
-    if lab is not None and (topology is not None or name is not None):
-        raise click.UsageError("--lab runs on a lab that is up already: give either --lab or --topology (and --name)")
+    if lab is not None and (topology is not None or name is not None or kubelet is not None):
+        raise click.UsageError(
+            "--lab runs on a lab that is up already: give either --lab or --topology (and --name, --kubelet)"
+        )
     from testbed.run_session import Options, run_session  # noqa: PLC0415 - `--help` must not wait for the lab's imports
 
     options = Options(
@@ -87,6 +91,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         topology=topology,
         name=name,
         lab=lab,
+        kubelet=kubelet,
         keep=keep,
         stop_on_failure=stop_on_failure,
         json_output=output == "json",

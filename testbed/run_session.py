@@ -17,7 +17,7 @@ from testbed import interrupts, progress, state
 from testbed.down import tear_down
 from testbed.lab import Lab
 from testbed.load import load_topology
-from testbed.model import Scenario, Topology
+from testbed.model import KubeletKind, Scenario, Topology
 from testbed.report.environment import environment
 from testbed.report.files import check_report_path, make_directory, write_report
 from testbed.report.html import html_report
@@ -58,6 +58,7 @@ class Options:
     topology: Path | None = None
     name: str | None = None
     lab: str | None = None
+    kubelet: KubeletKind | None = None
     keep: bool = False
     stop_on_failure: bool = False
     json_output: bool = False
@@ -152,7 +153,7 @@ def _prepare(options: Options) -> _Session:
         lab = Lab.load(options.lab)
         return _Session(options=options, topology=lab.topology, topology_file="", lab_name=lab.name)
     path = _topology_path(options.topology)
-    topology = load_topology(path)
+    topology = load_topology(path, kubelet=options.kubelet)
     # Who gave no name does not mind it: a lab that somebody has left up must not stand in the way.
     name = options.name or state.free_lab_name(topology.name)
     return _Session(options=options, topology=topology, topology_file=str(path), lab_name=name)

@@ -1,8 +1,8 @@
 """Run the scenarios of a lab: every step in order, each with its expectation, its deadline and its evidence.
 
 Read `run_scenarios` downwards. What a kind of step does is in `scenario_ping`, `scenario_iperf`, `scenario_wire`,
-`scenario_exec` and `scenario_chaos`; this file decides when to try again, when to give up, and what a failure takes
-with it. It prints nothing: whoever wants to see progress passes a `Listener`.
+`scenario_exec`, `scenario_pod` and `scenario_chaos`; this file decides when to try again, when to give up, and what a
+failure takes with it. It prints nothing: whoever wants to see progress passes a `Listener`.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from plugin.core.errors import InputError, WeaveError
-from testbed import scenario_chaos, scenario_exec, scenario_iperf, scenario_ping, scenario_wire
+from testbed import scenario_chaos, scenario_exec, scenario_iperf, scenario_ping, scenario_pod, scenario_wire
 from testbed.model import Scenario, Step, Topology
 from testbed.probes.command import StoppedError
 from testbed.results import ScenarioResult, Status, StepResult, worst
@@ -70,6 +70,7 @@ KINDS: Final = {
     "iperf": Kind(scenario_iperf.expectation, scenario_iperf.attempt, scenario_iperf.extra_seconds),
     "wire": Kind(scenario_wire.expectation, scenario_wire.attempt),
     "exec": Kind(scenario_exec.expectation, scenario_exec.attempt),
+    "pod": Kind(scenario_pod.expectation, scenario_pod.attempt, scenario_pod.extra_seconds),
     "chaos": Kind(scenario_chaos.expectation, scenario_chaos.attempt, scenario_chaos.extra_seconds),
 }
 

@@ -34,7 +34,7 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
     evidence = []
     failed: list[Member] = []
     for end in exec_members(run.lab, action.on):
-        completed = run.processes.run(space_of(run.lab, end), argv, timeout_s=deadline_s - run.clock())
+        completed = _run(run, end, argv, timeout_s=deadline_s - run.clock())
         problem = judge(action, completed)
         if problem:
             failed.append(end)
@@ -57,6 +57,14 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
         concerned=concerned(*failed),
         next_command=exec_hint(run.lab, failed[0].name, *argv) if failed else "",
     )
+
+
+def _run(run: Run, end: Member, argv: list[str], *, timeout_s: float) -> Completed:
+    if end.kind == "pod" and run.lab.topology.kubelet == "containerd":
+        from testbed.pod_exec import run_in_container  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+
+        return run_in_container(run.lab, run.lab.pods[end.name], argv, timeout_s=timeout_s)
+    return run.processes.run(space_of(run.lab, end), argv, timeout_s=timeout_s)
 
 
 def judge(action: Exec, completed: Completed) -> str:

@@ -22,6 +22,7 @@ from testbed.model import (
     Exec,
     Iperf,
     Ping,
+    Pod,
     Step,
     Topology,
     Wire,
@@ -276,6 +277,8 @@ def _step(topology: Topology, path: KeyPath, step: Step) -> Findings:
             yield from _wire(topology, path, wire)
         case Exec() as command:
             yield from _exec(topology, path, command)
+        case Pod() as change:
+            yield from _pod(topology, path, change)
         case Chaos() as chaos:
             yield from _chaos(topology, path, chaos)
 
@@ -364,6 +367,13 @@ def _exec(topology: Topology, path: KeyPath, command: Exec) -> Findings:
             yield Finding((*path, "stdout_matches"), message)
 
 
+def _pod(topology: Topology, path: KeyPath, change: Pod) -> Findings:
+    yield from _targets(topology, (*path, "on"), change.on, set(topology.pods), nouns="pod")
+    if change.do == "restart" and topology.kubelet == "emulated":
+        message = "'do' is restart, but pods of an emulated kubelet have no container: wanted 'kubelet: containerd'"
+        yield Finding((*path, "do"), message)
+
+
 def _chaos(topology: Topology, path: KeyPath, chaos: Chaos) -> Findings:
     for index, fault in enumerate(chaos.faults):
         if fault in chaos.faults[:index]:
@@ -388,7 +398,7 @@ SCENARIO_RULES: Final[tuple[Callable[[Topology], Findings], ...]] = (_scenario_n
 
 
 def kinds_sentence(present: Iterable[str]) -> str:
-    """What is wrong with a step that has none or several of the five kinds."""
+    """What is wrong with a step that has none or several of the kinds."""
     kinds = list(present)
     found = f"found {' and '.join(kinds)}; make them steps of their own" if kinds else "found none"
     return f"a step wants exactly one of {', '.join(KINDS)}, {found}"

@@ -1,4 +1,4 @@
-"""THE LIFE OF A LAB, read `bring_up` downwards: machine, underlay and nodes, deployment, agents, pods.
+"""THE LIFE OF A LAB, read `bring_up` downwards: machine, underlay and nodes, deployment, agents, runtimes, pods.
 
 Each phase announces itself in the state file before it begins, so that whatever happens, `testbed.down` knows what
 there can be. If anything goes wrong, Ctrl-C included, the lab is taken down again before the error is passed on.
@@ -10,10 +10,11 @@ from typing import Final
 import msgspec
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import agents, down, engine, interrupts, mounts, podset, state
+from testbed import agents, down, engine, interrupts, mounts, podset, runtime_tools, state
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import DeployPlan, plan_deploy
+from testbed.deploy.runtime import with_runtime
 from testbed.deploy.transport import deploy
 from testbed.lab import Lab
 from testbed.model import Topology
@@ -59,6 +60,7 @@ def bring_up(
     """
     check_machine()
     check_no_chroot()
+    runtime_tools.check_machine(topology)
     progress = progress or Silent()
     paths = LabPaths(name or topology.name)
     with state.locked(paths, create=True), interrupts.raised() as signals:
@@ -109,7 +111,8 @@ def _clear_leftovers(paths: LabPaths, progress: Progress) -> None:
 
 def _check_socket_paths(paths: LabPaths, topology: Topology) -> None:
     """See that the agents' sockets can be reached: the kernel knows no longer paths of sockets."""
-    longest = max((str(paths.node_socket(node)) for node in topology.nodes), key=len)
+    socket = paths.node_runtime_socket if topology.kubelet == "containerd" else paths.node_socket
+    longest = max((str(socket(node)) for node in topology.nodes), key=len)
     found = len(os.fsencode(longest))
     if found > SOCKET_PATH_MAX:
         raise InputError(
@@ -147,6 +150,7 @@ class _Build:
         plans = self.deploy_files()
         self.start_agents(plans)
         self.await_agents()
+        self.start_runtimes(plans)
         self.attach_pods()
         self.await_pods()
         self.announce("", phase="ready")
@@ -179,6 +183,7 @@ class _Build:
         self.announce("deploy")
         self.progress.phase("deploy", len(self.topology.nodes))
         plans = plan_deploy(self.topology, self.underlay, self.paths.lab, interpreter=plugin_interpreter())
+        plans = with_runtime(plans, self.topology)
         for count, plan in enumerate(plans, start=1):
             deploy(plan, LocalTransport(self.paths.node_space(plan.node)))
             self.progress.advance_to(count)
@@ -195,6 +200,19 @@ class _Build:
     def await_agents(self) -> None:
         """Until every agent is ready and sees every other."""
         agents.await_mesh(self.lab, deadline_s=self._deadline_s(), progress=self.progress)
+
+    def start_runtimes(self, plans: list[DeployPlan]) -> None:
+        """A containerd on each node, where the topology asks for one, and its image."""
+        if self.topology.kubelet != "containerd":
+            return
+        from testbed import containerd  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+
+        self.announce("runtimes")
+        self.progress.phase("runtimes", len(self.topology.nodes))
+        started = containerd.start(self.paths, plans)
+        self.state = msgspec.structs.replace(self.state, processes=(*self.state.processes, *started))
+        state.write(self.paths, self.state)
+        containerd.prepare(self.paths, started, done=self.progress.advance_to)
 
     def attach_pods(self) -> None:
         """Every pod: a sandbox, then the CNI chain of its node."""

@@ -68,11 +68,12 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class DeployPlan:
-    """Everything one node gets."""
+    """Everything one node gets; `runtime` is its container runtime, None where pods are made without one."""
 
     node: str
     files: tuple[DeployFile, ...]
     agent: Service
+    runtime: Service | None = None
 
 
 def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, interpreter: Path) -> list[DeployPlan]:

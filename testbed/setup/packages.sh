@@ -34,24 +34,40 @@ missing_tools() {
 
 APT_LISTS_FRESH=no
 
-# apt_install LOG NAME...: noninteractive (iperf3 asks about a daemon: the default, none, stands), waits for the lock
-# that a machine's daily update may hold, restarts no service of the machine.
-apt_install() {
+# Noninteractive (iperf3 asks about a daemon: the default, none, stands), waits for the lock that a machine's daily
+# update may hold, restarts no service of the machine.
+APT=(env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get --quiet --yes -o DPkg::Lock::Timeout=300)
+
+# apt_update LOG: the package lists, once.
+apt_update() {
     local log=$1 waited_s
+    [ "$APT_LISTS_FRESH" = no ] || return 0
+    # The option above does not cover the lock of the package lists. Any other failure must not stop us (one broken
+    # foreign source, say): whether the packages can be had is decided by the installation.
+    for ((waited_s = 0; waited_s < 300; waited_s += 5)); do
+        ! quietly "$log.update" as_root "${APT[@]}" update || break
+        grep -q 'Could not get lock' "$log.update" || break
+        sleep 5
+    done
+    APT_LISTS_FRESH=yes
+}
+
+# apt_install LOG NAME...
+apt_install() {
+    local log=$1
     shift
-    local apt=(env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-        apt-get --quiet --yes -o DPkg::Lock::Timeout=300)
-    if [ "$APT_LISTS_FRESH" = no ]; then
-        # The option above does not cover the lock of the package lists. Any other failure must not stop us (one broken
-        # foreign source, say): whether the packages can be had is decided by the installation.
-        for ((waited_s = 0; waited_s < 300; waited_s += 5)); do
-            ! quietly "$log.update" as_root "${apt[@]}" update || break
-            grep -q 'Could not get lock' "$log.update" || break
-            sleep 5
-        done
-        APT_LISTS_FRESH=yes
-    fi
-    quietly "$log" as_root "${apt[@]}" install --no-install-recommends "$@"
+    apt_update "$log"
+    quietly "$log" as_root "${APT[@]}" install --no-install-recommends "$@"
+}
+
+# apt_failed LOG NAME...: says so, and ends.
+apt_failed() {
+    local log=$1
+    shift
+    tail -n 15 "$log" >&2
+    grep -hE '^(E|Err|W:)' "$log.update" 2>/dev/null | tail -n 5 >&2 || true
+    fail "wanted the packages $*, but apt-get could not install them (its last lines are above)" \
+        "check the network and 'sudo apt-get update', then run the same command again"
 }
 
 # ensure_packages NAME...
@@ -62,12 +78,7 @@ ensure_packages() {
     need_root "install the packages: ${missing[*]}"
     say "installing system packages: ${missing[*]}"
     log=$SETUP_TMP/apt
-    if ! apt_install "$log" "${missing[@]}"; then
-        tail -n 15 "$log" >&2
-        grep -hE '^(E|Err|W:)' "$log.update" 2>/dev/null | tail -n 5 >&2 || true
-        fail "wanted the packages ${missing[*]}, but apt-get could not install them (its last lines are above)" \
-            "check the network and 'sudo apt-get update', then run the same command again"
-    fi
+    apt_install "$log" "${missing[@]}" || apt_failed "$log" "${missing[@]}"
     DID_SOMETHING=yes
 }
 

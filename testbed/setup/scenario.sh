@@ -32,7 +32,9 @@ topology=$1
 shift
 
 cd "$ROOT"
-bash "$HERE/setup.sh" run --quiet || finish $?
+needs=("--for=$topology")
+case " $* " in *" --kubelet containerd "* | *" --kubelet=containerd "*) needs+=(--runtime) ;; esac
+bash "$HERE/setup.sh" run --quiet "${needs[@]}" || finish $?
 
 # Reports of an earlier run must not pass for this one's, and a user's folder stays the user's.
 mkdir -p "$REPORTS"

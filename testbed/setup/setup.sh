@@ -6,7 +6,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: setup.sh [run|test|bench] [--provision] [--quiet] [--force]
+usage: setup.sh [run|test|bench] [--provision] [--quiet] [--force] [--runtime] [--for=TOPOLOGY]
 
   run          what labs need (the default)
   test         and what the tests and checks need
@@ -14,19 +14,23 @@ usage: setup.sh [run|test|bench] [--provision] [--quiet] [--force]
   --provision  this machine is a VM of ours: also load kernel modules at boot, install make, put weavelab on the PATH
   --quiet      say nothing when there is nothing to do
   --force      install the Python packages anew
+  --runtime    also what labs with a real container runtime need (containerd, runc, a static busybox, CNI plugins)
+  --for=FILE   the same, if that topology asks for one
 
 variables: WEAVELAB_PYTHON the Python to use, WEAVELAB_VENV the folder of the virtual environment
 exit codes: 0 ready, 2 wrong usage, 3 the machine lacks something that could not be had
 TEXT
 }
 
-LEVEL=run PROVISION=no QUIET=no FORCE=no
+LEVEL=run PROVISION=no QUIET=no FORCE=no RUNTIME=no WANTED_BY=
 for argument in "$@"; do
     case $argument in
         run | test | bench) LEVEL=$argument ;;
         --provision) PROVISION=yes ;;
         --quiet) QUIET=yes ;;
         --force) FORCE=yes ;;
+        --runtime) RUNTIME=yes ;;
+        --for=*) WANTED_BY=${argument#--for=} ;;
         -h | --help)
             usage
             exit 0
@@ -48,6 +52,8 @@ DID_SOMETHING=no
 source "$HERE/lib.sh"
 # shellcheck source-path=SCRIPTDIR
 source "$HERE/packages.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$HERE/runtime.sh"
 # shellcheck source-path=SCRIPTDIR
 source "$HERE/python.sh"
 # shellcheck source-path=SCRIPTDIR
@@ -73,6 +79,7 @@ ensure_system() {
     fi
     [ "$PROVISION" = no ] || packages+=(make)
     if uses_apt; then ensure_packages "${packages[@]}"; else ensure_tools "${tools[@]}"; fi
+    if [ "$RUNTIME" = yes ] || wants_runtime "$WANTED_BY"; then ensure_runtime; fi
 }
 
 # On the PATH of every user of a VM, of sudo too.
@@ -103,7 +110,10 @@ if [ "$PROVISION" = yes ]; then
     ensure_command
     [ "$DID_SOMETHING" = no ] || say "kernel $(uname -r): netem $KERNEL_HAS_NETEM"
 fi
-[ "$LEVEL" != test ] || try_packages "$VENV/.weavelab-test-packages" "${PACKAGES_TEST[@]}"
+if [ "$LEVEL" = test ]; then
+    try_packages "$VENV/.weavelab-test-packages" "${PACKAGES_TEST[@]}"
+    try_runtime "$VENV/.weavelab-test-runtime"
+fi
 
 if [ "$DID_SOMETHING" = yes ]; then
     say "ready"

@@ -254,3 +254,69 @@ def test_an_unknown_argument_is_wrong_usage(debian):
     result = debian.script("setup.sh", "everything")
     assert result.returncode == 2
     assert "found everything" in result.stderr
+
+
+RUNTIME_PACKAGES = "containerd runc busybox-static containernetworking-plugins"
+
+
+@pytest.fixture
+def topologies(debian):
+    """A topology that asks for a real runtime, and one that does not."""
+    (debian.root / "real.yaml").write_text("name: real\nkubelet: containerd\nnodes:\n  node1:\n")
+    (debian.root / "plain.yaml").write_text("name: plain\n# kubelet: containerd\nnodes:\n  node1:\n")
+    return debian
+
+
+def test_a_topology_with_containerd_brings_its_packages_and_another_does_not(topologies):
+    assert topologies.script("setup.sh", "run", "--for=plain.yaml").returncode == 0
+    assert topologies.calls("apt-get") == []
+    result = topologies.script("setup.sh", "run", "--for=real.yaml")
+    assert result.returncode == 0, result.stderr
+    assert topologies.calls("apt-get")[-1].endswith(f" install --no-install-recommends {RUNTIME_PACKAGES}")
+    assert topologies.script("setup.sh", "run", "--runtime").stdout == "setup: nothing to do\n"
+
+
+def test_the_service_of_containerd_is_neither_started_nor_enabled(topologies):
+    topologies.fake("systemctl")
+    assert topologies.script("setup.sh", "run", "--for=real.yaml").returncode == 0
+    calls = [call for call in topologies.calls() if call.startswith(("systemctl", "apt-get"))]
+    assert [call.split()[2:] for call in calls if call.startswith("systemctl")] == [
+        ["mask", "containerd.service"],
+        ["unmask", "containerd.service"],
+        ["disable", "containerd.service"],
+    ]
+    (installed,) = (at for at, call in enumerate(calls) if "--yes" in call and " install " in call)
+    assert "systemctl --quiet mask containerd.service" in calls[:installed]
+    assert "systemctl --quiet unmask containerd.service" in calls[installed:]
+
+
+def test_a_service_of_containerd_that_is_there_already_is_left_alone(topologies):
+    with topologies.installed.open("a") as file:
+        file.write("containerd\n")
+    topologies.fake("systemctl")
+    assert topologies.script("setup.sh", "run", "--for=real.yaml").returncode == 0
+    assert topologies.calls("systemctl") == []
+
+
+def test_dockers_containerd_is_taken_as_it_is(topologies):
+    with topologies.installed.open("a") as file:
+        file.write("containerd.io\n")
+    assert topologies.script("setup.sh", "run", "--for=real.yaml").returncode == 0
+    assert topologies.calls("apt-get")[-1].endswith("recommends busybox-static containernetworking-plugins")
+
+
+def test_nothing_but_the_other_busybox_is_removed_for_a_runtime(topologies):
+    plain = (topologies.bin / "apt-get").read_text().partition("\n")[2].partition("\n")[2]
+    simulate = 'case " $* " in *" --simulate "*) echo "Remv busybox [1]"; echo "$REMOVED"; exit ;; esac\n'
+    topologies.fake("apt-get", simulate + plain)
+    refused = topologies.script("setup.sh", "run", "--for=real.yaml", REMOVED="Remv docker-ce [24]")
+    assert refused.returncode == 3
+    assert "apt-get would remove docker-ce" in refused.stderr
+    assert topologies.script("setup.sh", "run", "--for=real.yaml").returncode == 0
+
+
+def test_a_runtime_that_tests_cannot_have_stops_nothing_and_is_tried_once(debian):
+    result = debian.script("setup.sh", "test", FAKE_APT_FAILS="yes", CI="")
+    assert result.returncode == 0, result.stderr
+    assert "tests with containerd are skipped" in result.stdout
+    assert debian.script("setup.sh", "test", FAKE_APT_FAILS="yes", CI="").stdout == "setup: nothing to do\n"

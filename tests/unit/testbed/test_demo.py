@@ -4,6 +4,7 @@ import io
 import os
 import string
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -106,6 +107,12 @@ def test_the_new_pod_never_takes_a_name_that_is_there() -> None:
 def test_pods_on_one_node_only_are_refused_before_anything_is_made(pods: dict[str, str]) -> None:
     with pytest.raises(InputError, match="wanted pods on two nodes"):
         choose_cast(topology(pods))
+
+
+def test_a_lab_whose_runtime_calls_the_plugin_unseen_is_no_stage() -> None:
+    real = msgspec.structs.replace(topology({"red": "node1", "blue": "node2"}), kubelet="containerd")
+    with pytest.raises(InputError, match="the containerd of topology t does that unseen"):
+        choose_cast(real)
 
 
 # ------------------------------------------------------------------------------------------------------------- the stage

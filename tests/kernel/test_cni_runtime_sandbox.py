@@ -18,7 +18,7 @@ from plugin.cni import executable_bytes
 from plugin.core.cni import Attached, parse_request, result_json
 from plugin.core.errors import CheckError
 from testbed.cni_conf import CniCallError
-from testbed.kubelet import Kubelet, Sandbox, container_id
+from testbed.cni_runtime import CniRuntime, Sandbox, container_id
 from testbed.space import Space, call
 
 pytestmark = [
@@ -48,7 +48,7 @@ def node() -> Iterator[Space]:
 
 
 @pytest.fixture
-def kubelet(node: Space) -> Kubelet:
+def runtime(node: Space) -> CniRuntime:
     def deploy() -> None:
         program = Path("/run/bin/weave-net")
         program.write_bytes(executable_bytes(os.path.realpath(sys.executable)))
@@ -57,7 +57,7 @@ def kubelet(node: Space) -> Kubelet:
         Path("/run/cni/10-weave.conflist").write_text(json.dumps(conflist))
 
     call(node, deploy)
-    return Kubelet(node, conf_dir=Path("/run/cni"), bin_dirs=["/run/bin"], cache_dir=Path("/run/results"))
+    return CniRuntime(node, conf_dir=Path("/run/cni"), bin_dirs=["/run/bin"], cache_dir=Path("/run/results"))
 
 
 @dataclass
@@ -102,8 +102,8 @@ class Agent:
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
-def test_a_sandbox_is_a_network_namespace_with_only_its_loopback_up(node: Space, kubelet: Kubelet) -> None:
-    path = kubelet.make_sandbox("red")
+def test_a_sandbox_is_a_network_namespace_with_only_its_loopback_up(node: Space, runtime: CniRuntime) -> None:
+    path = runtime.make_sandbox("red")
     assert path == Path("/run/netns/red")
     links = call(Space("red", pinned(node, path)), lambda: Path("/proc/thread-self/net/dev").read_text())
     assert [line.split(":")[0].strip() for line in links.splitlines()[2:]] == ["lo"]
@@ -112,33 +112,33 @@ def test_a_sandbox_is_a_network_namespace_with_only_its_loopback_up(node: Space,
     assert not Path("/run/netns/red").exists()  # the machine's own /run is untouched
 
 
-def test_a_sandbox_exists_once_and_is_removed_as_often_as_one_likes(node: Space, kubelet: Kubelet) -> None:
-    kubelet.make_sandbox("red")
+def test_a_sandbox_exists_once_and_is_removed_as_often_as_one_likes(node: Space, runtime: CniRuntime) -> None:
+    runtime.make_sandbox("red")
     with pytest.raises(CheckError, match="has a sandbox named red already"):
-        kubelet.make_sandbox("red")
+        runtime.make_sandbox("red")
     for _ in range(2):
-        kubelet.remove_sandbox("red")
+        runtime.remove_sandbox("red")
     assert call(node, lambda: list(Path("/run/netns").iterdir())) == []
 
 
-def test_a_pod_lives_and_ends_through_the_real_plugin(node: Space, kubelet: Kubelet) -> None:
-    sandbox = Sandbox("red", container_id("lab", "one", "red"), str(kubelet.make_sandbox("red")))
+def test_a_pod_lives_and_ends_through_the_real_plugin(node: Space, runtime: CniRuntime) -> None:
+    sandbox = Sandbox("red", container_id("lab", "one", "red"), str(runtime.make_sandbox("red")))
     inode = call(node, lambda: Path(sandbox.netns).stat().st_ino)
     with Agent(node) as agent:
-        added = kubelet.add(sandbox)
-        kubelet.check(sandbox)
-        kubelet.delete(sandbox)
-        kubelet.remove_sandbox("red")
-        kubelet.delete(sandbox)
+        added = runtime.add(sandbox)
+        runtime.check(sandbox)
+        runtime.delete(sandbox)
+        runtime.remove_sandbox("red")
+        runtime.delete(sandbox)
     assert agent.calls == [("ADD", inode), ("CHECK", inode), ("DEL", inode), ("DEL", 0)]
     assert added.result["interfaces"][2] == {"name": "eth0", "mac": "", "sandbox": "/run/netns/red"}
     assert added.host_ifname == "vethwepl"
 
 
-def test_the_nodes_own_namespace_is_never_handed_over(node: Space, kubelet: Kubelet) -> None:
+def test_the_nodes_own_namespace_is_never_handed_over(node: Space, runtime: CniRuntime) -> None:
     call(node, lambda: Path("/run/own").symlink_to("/proc/self/ns/net"))
     with pytest.raises(CniCallError, match="should not be the same"):
-        kubelet.add(Sandbox("red", container_id("x"), "/run/own"))
+        runtime.add(Sandbox("red", container_id("x"), "/run/own"))
 
 
 def pinned(node: Space, path: Path) -> Path:

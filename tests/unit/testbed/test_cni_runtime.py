@@ -15,9 +15,9 @@ from typing import TypeVar
 import pytest
 
 from plugin.cni import executable_bytes
-from testbed import kubelet
+from testbed import cni_runtime
 from testbed.cni_conf import CniCallError, parse_network_list
-from testbed.kubelet import Kubelet, Sandbox, container_id
+from testbed.cni_runtime import CniRuntime, Sandbox, container_id
 from testbed.space import Completed, Space
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Node:
     """A node's folders without its namespaces."""
 
     root: Path
-    kubelet: Kubelet
+    runtime: CniRuntime
 
     def configure(self, *plugins: object, name: str = "10-weave.conflist", **keys: object) -> None:
         text = json.dumps({"cniVersion": "1.0.0", "name": "weave", "plugins": plugins, **keys})
@@ -88,14 +88,14 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    monkeypatch.setattr(kubelet, "run", local_run)
-    monkeypatch.setattr(kubelet, "call", local_call)
+    monkeypatch.setattr(cni_runtime, "run", local_run)
+    monkeypatch.setattr(cni_runtime, "call", local_call)
     (tmp_path / "net.d").mkdir()
     (tmp_path / "bin").mkdir()
     python = os.path.realpath(sys.executable)
     install(tmp_path / "bin" / "fake", FAKE_PLUGIN.format(python=python, calls=str(tmp_path / "calls")).encode())
     install(tmp_path / "bin" / "weave-net", executable_bytes(python))
-    made = Kubelet(
+    made = CniRuntime(
         Space("one", tmp_path),
         conf_dir=tmp_path / "net.d",
         bin_dirs=("/nowhere", str(tmp_path / "bin")),
@@ -128,12 +128,12 @@ def test_the_first_configuration_by_name_is_used(node: Node, names: list[str], c
         (node.root / "net.d" / name).write_text(
             json.dumps({"cniVersion": "1.0.0", "name": name, "type": "fake", "plugins": [FIRST]})
         )
-    assert node.kubelet.network().name == chosen
+    assert node.runtime.network().name == chosen
 
 
 def test_without_a_configuration_the_network_is_uninitialized(node: Node) -> None:
     with pytest.raises(CniCallError, match=r"cni config uninitialized: no network config found in .* of node one"):
-        node.kubelet.add(SANDBOX)
+        node.runtime.add(SANDBOX)
 
 
 BAD_CONFIGURATIONS = [
@@ -166,7 +166,7 @@ def test_the_highest_version_that_a_list_offers_is_used() -> None:
 
 def test_an_add_executes_the_chain_in_order_and_hands_on_the_result(node: Node) -> None:
     node.configure(FIRST, SECOND)
-    added = node.kubelet.add(SANDBOX)
+    added = node.runtime.add(SANDBOX)
     assert node.calls == ["ADD fake", "ADD fake2"]
     assert "prevResult" not in added.calls[0].stdin
     assert added.calls[1].stdin["prevResult"] == RESULT == added.result
@@ -178,7 +178,7 @@ def test_an_add_executes_the_chain_in_order_and_hands_on_the_result(node: Node) 
 
 def test_a_plugin_gets_the_environment_of_a_runtime(node: Node) -> None:
     node.configure(FIRST)
-    (call,) = node.kubelet.add(SANDBOX).calls
+    (call,) = node.runtime.add(SANDBOX).calls
     args = call.environment["CNI_ARGS"].split(";")
     assert args[:3] == ["IgnoreUnknown=1", "K8S_POD_NAMESPACE=default", "K8S_POD_NAME=red"]
     assert [arg.partition("=")[0] for arg in args[3:]] == ["K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID"]
@@ -194,14 +194,14 @@ def test_a_plugin_gets_the_environment_of_a_runtime(node: Node) -> None:
 def test_capabilities_reach_only_plugins_that_declare_them(node: Node) -> None:
     node.configure(FIRST, SECOND | {"capabilities": {"portMappings": True, "dns": False}})
     wanted = {"portMappings": [{"hostPort": 80}], "dns": {}, "mac": "x"}
-    calls = node.kubelet.add(SANDBOX, capabilities=wanted).calls
+    calls = node.runtime.add(SANDBOX, capabilities=wanted).calls
     assert "runtimeConfig" not in calls[0].stdin
     assert calls[1].stdin["runtimeConfig"] == {"portMappings": [{"hostPort": 80}]}
 
 
 def test_the_result_is_cached_as_libcni_caches_it(node: Node) -> None:
     node.configure(FIRST)
-    node.kubelet.add(SANDBOX, capabilities={"mac": "x"})
+    node.runtime.add(SANDBOX, capabilities={"mac": "x"})
     (path,) = node.cached
     assert path.name == f"weave-{SANDBOX.container_id}-eth0"
     entry = json.loads(path.read_text())
@@ -222,7 +222,7 @@ def test_a_failed_add_is_undone_in_reverse_and_leaves_no_result(node: Node) -> N
     error = json.dumps({"cniVersion": "1.0.0", "code": 11, "msg": "no agent", "details": "start it"})
     node.configure(FIRST, SECOND | {"answers": {"ADD": [1, error], "DEL": [1, "{}"]}}, {"type": "fake", "tag": "3"})
     with pytest.raises(CniCallError) as told:
-        node.kubelet.add(SANDBOX)
+        node.runtime.add(SANDBOX)
     assert told.value.message == "ADD of pod red failed: plugin fake says: no agent (code 11)"
     assert (told.value.hint, told.value.code) == ("start it", 11)
     assert node.calls == ["ADD fake", "ADD fake2", "DEL fake3", "DEL fake2", "DEL fake"]
@@ -246,7 +246,7 @@ def test_a_plugin_that_fails_in_another_way_is_a_sentence_too(
 ) -> None:
     node.configure(plugin)
     with pytest.raises(CniCallError) as told:
-        node.kubelet.add(SANDBOX)
+        node.runtime.add(SANDBOX)
     assert message in told.value.message
 
 
@@ -254,14 +254,16 @@ def test_a_missing_interpreter_is_a_sentence(node: Node) -> None:
     install(node.root / "bin" / "fake", b"#!/nowhere/python\n")
     node.configure(FIRST)
     with pytest.raises(CniCallError, match='cannot execute plugin "fake"') as told:
-        node.kubelet.add(SANDBOX)
+        node.runtime.add(SANDBOX)
     assert "first line" in told.value.hint
 
 
 def test_a_plugin_that_hangs_is_killed_and_named(node: Node) -> None:
     install(node.root / "bin" / "slow", b"#!/bin/sh\nexec sleep 20\n")
     node.configure({"type": "slow"})
-    hasty = Kubelet(node.kubelet.node, conf_dir=node.root / "net.d", bin_dirs=[str(node.root / "bin")], timeout_s=0.3)
+    hasty = CniRuntime(
+        node.runtime.node, conf_dir=node.root / "net.d", bin_dirs=[str(node.root / "bin")], timeout_s=0.3
+    )
     with pytest.raises(CniCallError, match="plugin slow did not end within"):
         hasty.add(SANDBOX)
 
@@ -269,10 +271,10 @@ def test_a_plugin_that_hangs_is_killed_and_named(node: Node) -> None:
 def test_the_real_plugin_without_an_agent_is_a_sentence_with_its_code(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubelet, "_PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(cni_runtime, "_PATH", "/usr/bin:/bin")
     node.configure({"type": "weave-net"})
     with pytest.raises(CniCallError) as told:
-        node.kubelet.add(SANDBOX)  # /run/netns/red does not exist here
+        node.runtime.add(SANDBOX)  # /run/netns/red does not exist here
     assert told.value.code == 8
     assert "plugin weave-net says: failed to open netns" in told.value.message
     assert "/run/netns/red" in told.value.hint
@@ -283,9 +285,9 @@ def test_the_real_plugin_without_an_agent_is_a_sentence_with_its_code(
 
 def test_check_and_del_get_the_last_result_and_del_goes_backwards(node: Node) -> None:
     node.configure(FIRST, SECOND)
-    node.kubelet.add(SANDBOX)
-    checked = node.kubelet.check(SANDBOX)
-    deleted = node.kubelet.delete(SANDBOX)
+    node.runtime.add(SANDBOX)
+    checked = node.runtime.check(SANDBOX)
+    deleted = node.runtime.delete(SANDBOX)
     assert node.calls[2:] == ["CHECK fake", "CHECK fake2", "DEL fake2", "DEL fake"]
     assert all(call.stdin["prevResult"] == RESULT for call in (*checked, *deleted))
     assert node.cached == []
@@ -293,37 +295,37 @@ def test_check_and_del_get_the_last_result_and_del_goes_backwards(node: Node) ->
 
 def test_a_del_may_be_repeated_and_then_has_no_previous_result(node: Node) -> None:
     node.configure(FIRST)
-    node.kubelet.add(SANDBOX)
-    node.kubelet.delete(SANDBOX)
-    (call,) = node.kubelet.delete(SANDBOX)
+    node.runtime.add(SANDBOX)
+    node.runtime.delete(SANDBOX)
+    (call,) = node.runtime.delete(SANDBOX)
     assert "prevResult" not in call.stdin
 
 
 def test_a_failed_del_keeps_the_result_for_the_next_attempt(node: Node) -> None:
     node.configure(FIRST)
-    node.kubelet.add(SANDBOX)
+    node.runtime.add(SANDBOX)
     node.configure(FIRST | {"answers": {"DEL": [1, '{"code": 5, "msg": "disk full"}']}})
     with pytest.raises(CniCallError, match=r"DEL of pod red failed: plugin fake says: disk full \(code 5\)"):
-        node.kubelet.delete(SANDBOX)
+        node.runtime.delete(SANDBOX)
     assert len(node.cached) == 1
 
 
 def test_check_without_add_is_an_error(node: Node) -> None:
     node.configure(FIRST)
     with pytest.raises(CniCallError, match="needs the result of its ADD"):
-        node.kubelet.check(SANDBOX)
+        node.runtime.check(SANDBOX)
 
 
 @pytest.mark.parametrize("word", [True, "true"])
 def test_a_list_may_disable_check(node: Node, word: object) -> None:
     node.configure(FIRST, disableCheck=word)
-    assert node.kubelet.check(SANDBOX) == ()
+    assert node.runtime.check(SANDBOX) == ()
 
 
 def test_versions_before_0_4_0_get_no_previous_result_in_del(node: Node) -> None:
     node.configure(FIRST, cniVersion="0.3.1")
-    node.kubelet.add(SANDBOX)
-    (call,) = node.kubelet.delete(SANDBOX)
+    node.runtime.add(SANDBOX)
+    (call,) = node.runtime.delete(SANDBOX)
     assert "prevResult" not in call.stdin
 
 

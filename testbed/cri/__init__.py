@@ -1,0 +1,4 @@
+"""The Container Runtime Interface (CRI) v1, client side: what a kubelet says to its runtime.
+
+`client.RuntimeClient` is the way in. `cri_pb2` is generated from `cri.proto` (`make proto`); only the client uses it.
+"""

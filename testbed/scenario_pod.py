@@ -1,0 +1,116 @@
+"""`pod` steps: what a kubelet does to a pod, and what has to be the same afterwards.
+
+`restart` ends the container and starts a new one in the same sandbox: the pod keeps its address. `recreate` stops the
+sandbox, stops it once more (a kubelet repeats what it is not sure of), removes it, and makes a pod of the same name.
+"""
+
+import os
+import time
+from typing import Final
+
+import msgspec
+
+from plugin.core.errors import CheckError
+from plugin.link.netlink import Netlink
+from plugin.link.netns import open_netns
+from testbed import state
+from testbed.kubelet import REMOVE_S, kubelet_of, wanted
+from testbed.lab import Lab
+from testbed.model import Pod, Step
+from testbed.results import CommandEvidence
+from testbed.scenario_members import Member, concerned, exec_hint, member
+from testbed.scenario_run import Attempt, Run
+
+LOCK_WAIT_S: Final = 5.0
+
+
+def expectation(run: Run, step: Step) -> str:
+    """What the step expects, as a sentence."""
+    change = _action(step)
+    member(run.lab, change.on)
+    if change.do == "restart":
+        return f"{change.on}: a new container in the same sandbox, with the address that the pod had"
+    return f"{change.on}: stopped twice and removed without an error, then made anew with an address of its own"
+
+
+def extra_seconds(step: Step) -> float:  # noqa: ARG001 - one shape for all kinds
+    """What the step's deadline grows by: a kubelet has its own, and does not give up halfway."""
+    return REMOVE_S
+
+
+def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -> Attempt:  # noqa: ARG001 - one shape for all kinds
+    """Do it once and judge; a second try would be another pod."""
+    change = _action(step)
+    before = run.lab.pods[change.on]
+    began_s = time.monotonic()
+    said = _restart(run, change.on) if change.do == "restart" else _recreate(run, change.on)
+    after = run.lab.pods[change.on]
+    found = _address(run.lab, change.on)
+    problem = ""
+    if found != str(after.address):
+        problem = f"{change.on} is known by {after.address}, its interface has {found or 'no address'}"
+    elif change.do == "restart" and found != str(before.address):
+        problem = f"{change.on} had {before.address}, now it has {found}"
+    evidence = CommandEvidence(
+        on=change.on,
+        command=change.do,
+        ok=not problem,
+        problem=problem,
+        ended="done",
+        stdout=said,
+        stderr="",
+        seconds=round(time.monotonic() - began_s, 3),
+    )
+    pod: Member = member(run.lab, change.on)
+    return Attempt(
+        ok=not problem,
+        seen=problem or f"{', '.join(said.splitlines())}; its address is {found}",
+        evidence=(evidence,),
+        concerned=concerned(pod),
+        next_command=exec_hint(run.lab, change.on, "ip", "address"),
+        final=True,
+    )
+
+
+def _restart(run: Run, pod: str) -> str:
+    record = run.lab.state.pods[pod]
+    return kubelet_of(run.lab.paths, run.lab.topology, record.node).restart(pod, record)
+
+
+def _recreate(run: Run, pod: str) -> str:
+    """Remove and make the pod; the run goes on with the lab as it is then."""
+    paths = run.lab.paths
+    with state.locked(paths, wait_s=LOCK_WAIT_S):
+        before = state.read(paths)
+        if before is None or pod not in before.pods:
+            raise CheckError(f"lab {run.lab.name} has no pod {pod} any more")
+        old = before.pods[pod]
+        kubelet = kubelet_of(paths, before.topology, old.node)
+        kubelet.remove(pod, old.container_id)
+        # Its names stay announced, so that `down` finds whatever a killed command leaves.
+        gone = {name: record for name, record in before.pods.items() if name != pod}
+        state.write(paths, msgspec.structs.replace(before, pods=gone))
+        new = kubelet.run(wanted(before.topology, pod, attempt=time.time_ns()))
+        pods = {name: new if name == pod else record for name, record in before.pods.items()}
+        after = msgspec.structs.replace(before, pods=pods)
+        state.write(paths, after)
+    run.lab = Lab.of(after)
+    return f"removed {old.container_id[:12]} with {old.address}\nmade {new.container_id[:12]} with {new.address}"
+
+
+def _address(lab: Lab, pod: str) -> str:
+    """The IPv4 address that the pod's interface has, as the kernel says."""
+    fd = open_netns(lab.pods[pod].space.net)
+    try:
+        kernel = Netlink(fd)
+    finally:
+        os.close(fd)
+    with kernel:
+        link = kernel.link(lab.pods[pod].ifname)
+        found = [] if link is None else [address.ip for index, address in kernel.addresses() if index == link.index]
+    return str(found[0]) if found else ""
+
+
+def _action(step: Step) -> Pod:
+    assert step.pod is not None
+    return step.pod
