@@ -1,10 +1,11 @@
 """ADD, DEL, CHECK, GC, STATUS and the start, with a kernel that does as it is told: every failure leaves nothing."""
 
+import asyncio
 import errno
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -53,6 +54,19 @@ class Kernel:
         self.answer()
         return self.links.pop(name, False) is not False
 
+    def detach_together(self, _netlink: object, names: Sequence[str]) -> dict[str, NetlinkError]:
+        if isinstance(self.refusal, NetlinkError):
+            return dict.fromkeys(names, self.refusal)
+        for name in names:
+            self.links.pop(name, None)
+        return {}
+
+    def fileno(self) -> int:
+        raise AssertionError("the return of the call is all these tests hear of")
+
+    def receive(self) -> list[str]:
+        return []
+
     def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, IPv4Address | None]:
         return dict(self.links)
 
@@ -64,7 +78,8 @@ class Kernel:
 class Agent:
     """An `Attachments` with real decisions and storage round it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kernel: Kernel) -> None:
+        self.kernel = kernel
         self.store = Store(directory)
         self.store.load()
         me = Member("n", "0" * 16, ONE, 1)
@@ -75,7 +90,7 @@ class Agent:
         self.others_have = False
         assert self.gateway == GATEWAY
         self.attachments = Attachments(
-            netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
+            netlink=None, removing=([object()], kernel), queue=directory / "queue", bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
             allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
             now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
         )  # fmt: skip
@@ -83,7 +98,7 @@ class Agent:
     def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
         fields = [verb, name * 4, f"/run/netns/{name}", "eth0", "", "/opt/cni/bin"]
         body = "\0".join([*fields, json.dumps(CONF | conf)]).encode()
-        return self.attachments.handle(body, fd, repeated=again)
+        return asyncio.run(self.attachments.handle(body, fd, repeated=again))
 
     def fails(self, verb: str, name: str = "red", **options: Any) -> CniError:
         with pytest.raises(CniError) as raised:
@@ -104,7 +119,7 @@ RED = ({"red" * 4}, {FIRST}, {FIRST})
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     fake = Kernel()
-    for name in ("attach", "detach", "leftovers"):
+    for name in ("attach", "detach", "detach_together", "leftovers"):
         monkeypatch.setattr(module.pods, name, getattr(fake, name))
     monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: False)
     monkeypatch.setattr(module.netns, "entered", lambda _fd: nullcontext())
@@ -113,16 +128,16 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 @pytest.fixture
 def agent(kernel: Kernel, tmp_path: Path) -> Iterator[Agent]:
-    made = Agent(tmp_path)
+    made = Agent(tmp_path, kernel)
     yield made
     made.store.close()
 
 
 def restarted(agent: Agent, tmp_path: Path) -> Agent:
     agent.store.close()
-    again = Agent(tmp_path)
+    again = Agent(tmp_path, agent.kernel)
     agent.store = again.store  # the fixture closes this one
-    again.attachments.reconcile()
+    asyncio.run(again.attachments.reconcile())
     return again
 
 
@@ -214,10 +229,10 @@ def test_a_del_that_the_kernel_refuses_succeeds_and_is_finished_later(agent: Age
     agent.call("ADD")
     kernel.refusal = refused()
     assert agent.call("DEL") == ""
-    agent.attachments.retry()
+    asyncio.run(agent.attachments.retry())
     assert agent.state == ({"red" * 4}, {FIRST}, set()), "not announced any more, and not given away either"
     kernel.refusal = None
-    agent.attachments.retry()
+    asyncio.run(agent.attachments.retry())
     assert (agent.state, kernel.links) == (NOTHING, {})
 
 
@@ -275,15 +290,15 @@ def test_a_pod_that_holds_the_bridges_address_is_never_announced_with_it(
 def test_the_queue_is_worked_off_and_what_is_no_call_is_set_aside(agent: Agent, tmp_path: Path) -> None:
     agent.call("ADD")
     queue = tmp_path / "queue"
-    assert agent.attachments.drain_queue(queue) == 0, "no directory, no queue"
+    assert asyncio.run(agent.attachments.drain_queue()) == 0, "no directory, no queue"
     queue.mkdir()
     fields = ["DEL", "red" * 4, "", "eth0", "", "/opt/cni/bin"]
     (queue / "2").write_bytes("\0".join([*fields, json.dumps(CONF)]).encode())
     (queue / "1").write_bytes(b"rubbish")
     (queue / ".half").write_bytes(b"DEL")
-    assert agent.attachments.drain_queue(queue) == 1
+    assert asyncio.run(agent.attachments.drain_queue()) == 1
     assert sorted(path.name for path in queue.iterdir()) == [".half", ".refused-1"], "kept, and not tried again"
-    assert agent.attachments.drain_queue(queue) == 0
+    assert asyncio.run(agent.attachments.drain_queue()) == 0
     assert agent.state == NOTHING
 
 
@@ -365,9 +380,9 @@ def test_a_living_pod_keeps_an_address_that_the_ring_does_not_give_this_node(
 ) -> None:
     agent.call("ADD")
     agent.store.close()
-    again = Agent(tmp_path)
+    again = Agent(tmp_path, agent.kernel)
     agent.store = again.store
     again.allocator.own([])
-    again.attachments.reconcile()
+    asyncio.run(again.attachments.reconcile())
     assert (again.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
     assert FIRST in again.allocator.strangers.values()
