@@ -243,18 +243,11 @@ def _set(future: "asyncio.Future[None]") -> None:
 
 
 def _encoded(response: Response) -> bytes:
-    writer = h11.Connection(h11.SERVER)
-    head = h11.Response(
-        status_code=response.status,
-        reason=HTTPStatus(response.status).phrase,
-        headers=[
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("Connection", "close"),
-        ],
+    head = (
+        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\nContent-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\nConnection: close\r\n\r\n"
     )
-    parts = [writer.send(head), writer.send(h11.Data(data=response.body)), writer.send(h11.EndOfMessage())]
-    return b"".join(part for part in parts if part)
+    return head.encode("ascii") + response.body
 
 
 def unix_listener(path: Path) -> socket.socket:

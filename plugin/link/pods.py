@@ -106,12 +106,16 @@ def attach(netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink) -> Link:
     far = rtnl.VethEnd(name=pod.ifname, mac=pod.mac, mtu=pod.mtu_bytes, netns_fd=netns_fd)
     try:
         with Netlink(netns_fd) as inside:
-            if inside.link(pod.ifname) is not None:
-                raise AlreadyAttachedError(
-                    f"the pod already has an interface {pod.ifname}",
-                    hint="every ADD needs a DEL before it is repeated",
-                )
-            netlink.request(rtnl.veth_add(near, far), what=f"create {pod.host_ifname}")
+            try:
+                netlink.request(rtnl.veth_add(near, far), what=f"create {pod.host_ifname}")
+            except NetlinkError as error:
+                # The kernel's EEXIST does not say which of the two names it is that exists.
+                if error.errno == errno.EEXIST and inside.link(pod.ifname) is not None:
+                    raise AlreadyAttachedError(
+                        f"the pod already has an interface {pod.ifname}",
+                        hint="every ADD needs a DEL before it is repeated",
+                    ) from error
+                raise
             try:
                 return _set_up(netlink, inside, netns_fd, pod)
             except (OSError, WeaveError):
@@ -127,13 +131,14 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     sysctls.apply_sysctls(sysctls.interface(pod.host_ifname))
     with netns.entered(netns_fd):
         sysctls.apply_sysctls(sysctls.interface(pod.ifname))
-    inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
-    if inner is None or outer is None:
+    outer = netlink.link(pod.host_ifname)
+    if outer is None:
         raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted meanwhile?")
+    inner = outer.peer_index
     inside.request(
-        rtnl.link_set(inner.index, up=True),
-        rtnl.address_add(inner.index, pod.interface),
-        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner.index) for route in pod.routes),
+        rtnl.link_set(inner, up=True),
+        rtnl.address_add(inner, pod.interface),
+        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner) for route in pod.routes),
         what=f"set up {pod.ifname} in the pod",
     )
     netlink.request(
