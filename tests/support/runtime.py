@@ -45,7 +45,10 @@ class Ran:
 
     @property
     def address(self) -> str:
-        return str(self.result["ips"][0]["address"].partition("/")[0])
+        """The pod's address: the last one, behind those of an earlier plugin; results of 0.1.0 and 0.2.0 have only one."""
+        result = self.result
+        found = result["ips"][-1]["address"] if "ips" in result else result["ip4"]["ip"]
+        return str(found.partition("/")[0])
 
 
 class Call:
@@ -94,14 +97,22 @@ class Runtime:
         return f"/proc/{os.getpid()}/fd/{self.cluster.stack.enter_context(netns.new_netns())}"
 
     def start(
-        self, verb: str, container: str, sandbox: str = "", *, ifname: str = "eth0", conf: Any = CONF, **env: str
+        self,
+        verb: str,
+        container: str,
+        sandbox: str = "",
+        *,
+        ifname: str = "eth0",
+        conf: Any = CONF,
+        stdin: bytes | None = None,
+        **env: str,
     ) -> Call:
-        """Start one call and do not wait for it."""
+        """Start one call and do not wait for it; `stdin` is what is sent instead of a configuration."""
         variables = {
             "CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": sandbox, "CNI_IFNAME": ifname,
             "CNI_PATH": "/opt/cni/bin",
         }  # fmt: skip
-        return Call(self.program, variables | self.env | env, json.dumps(conf).encode())
+        return Call(self.program, variables | self.env | env, json.dumps(conf).encode() if stdin is None else stdin)
 
     def call(self, verb: str, container: str, sandbox: str = "", **options: Any) -> Ran:
         """One call from its start to its end."""
