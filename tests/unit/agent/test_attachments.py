@@ -386,3 +386,27 @@ def test_a_living_pod_keeps_an_address_that_the_ring_does_not_give_this_node(
     asyncio.run(again.attachments.reconcile())
     assert (again.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
     assert FIRST in again.allocator.strangers.values()
+
+
+def test_an_add_whose_caller_is_gone_is_not_carried_out(agent: Agent, kernel: Kernel) -> None:
+    body = "\0".join(["ADD", "red" * 4, "/run/netns/red", "eth0", "", "/opt/cni/bin", json.dumps(CONF)]).encode()
+    with pytest.raises(CniError) as raised:
+        asyncio.run(agent.attachments.handle(body, FD, gone=lambda: True))
+    assert raised.value.code == cni.TRY_AGAIN_LATER
+    assert (agent.state, kernel.links) == (NOTHING, {})
+    asyncio.run(agent.attachments.handle(body, FD))
+    asyncio.run(agent.attachments.handle(body.replace(b"ADD", b"DEL", 1), None, gone=lambda: True))
+    assert (agent.state, kernel.links) == (NOTHING, {}), "a DEL is wanted whoever asked for it"
+
+
+def test_a_kept_del_is_carried_out_before_a_new_add_of_the_same(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    agent.call("ADD")
+    (tmp_path / "queue").mkdir()
+    body = "\0".join(["DEL", "red" * 4, "", "eth0", "", "/opt/cni/bin", json.dumps(CONF)]).encode()
+    kept = tmp_path / "queue" / cni.queue_name("weave", "red" * 4, "eth0")
+    kept.write_bytes(body)
+    result = json.loads(agent.call("ADD"))
+    assert not kept.exists()
+    assert result["ips"][0]["address"] != f"{FIRST}/29", "that one rests"
+    assert asyncio.run(agent.attachments.drain_queue()) == 0
+    assert len(kernel.links) == 1
