@@ -19,6 +19,8 @@ from tests.support.runtime import Runtime, at_once
 
 pytestmark = [
     pytest.mark.kernel,
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes namespaces"),
 ]
 SEED = int(os.environ.get("WEAVELAB_SEED", "1"))
