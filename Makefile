@@ -27,7 +27,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-mesh bench-scale clean
+.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -116,7 +116,7 @@ test-unit: ## the tests that need no root
 
 test-kernel: ## the tests that make namespaces (root)
 	@$(READY_DEV)
-	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel $(PYTEST_ARGS) || $(LEAVE)
+	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider -m kernel tests/kernel tests/contract $(PYTEST_ARGS) || $(LEAVE)
 
 test-lab: ## the tests that run whole labs (root)
 	@$(READY_DEV)
@@ -131,7 +131,7 @@ cover: ## the whole suite with branch coverage, report in build/coverage
 	@mkdir -p build
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider --cov --cov-report=term:skip-covered --cov-report=html:build/coverage $(PYTEST_ARGS) || $(LEAVE)
 
-bench: ## compare with stock Mininet and hand-made bridges (root; installs the package mininet)
+bench: ## compare with stock Mininet, hand-made bridges, the reference CNI plugins (root; installs those)
 	@bash $(SETUP)/setup.sh bench --quiet
 	@$(AS_ROOT) $(BIN)/python -m bench $(ARGS) || $(LEAVE)
 
@@ -142,6 +142,8 @@ bench-mesh: ## real labs of 2 to 100 nodes: times, processor, memory against the
 bench-scale: ## traffic and times of 10 to 2000 simulated agents
 	@$(READY_DEV)
 	@$(BIN)/python -m bench.scale $(ARGS) || $(LEAVE)
+bench-cni: ## of these, the CNI calls alone
+	@$(MAKE) bench ARGS='--only cni $(ARGS)'
 
 clean: ## remove build results and caches; the virtual environment stays
 	@rm -rf build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -6,17 +6,26 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from bench.cni import Cost
 
 VERSION: Final = 1
 
 BRINGUP_BUDGET: Final = 1 / 15
 BRINGUP_BUDGET_NODES: Final = 100
 THROUGHPUT_BUDGET: Final = 0.97
+CNI_BUDGETS: Final = {
+    ("one at a time", "ADD"): 0.65,
+    ("one at a time", "DEL"): 0.5,
+    ("burst", "ADD"): 0.6,
+    ("burst", "DEL"): 0.8,
+}
 """The project's goals as ratios. They are compared with what was found; nothing fails because of them."""
 
 
@@ -63,6 +72,33 @@ def throughput_summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         "ratio_min_max": {name: [_round(min(ratios)), _round(max(ratios))] for name, ratios in found.items()},
         "rounds": list(rounds),
     }
+
+
+def cni_summary(rounds: Sequence[Mapping[str, Mapping[str, "Cost"]]], pods: int) -> dict[str, Any]:
+    """Medians and lowest values in seconds a pod, and the ratios weavelab : reference.
+
+    Args:
+        rounds: Of each `{who: {"ADD": Cost, "DEL": Cost}}`.
+        pods: How many pods a round had.
+    """
+    found: dict[str, Any] = {"pods": pods, "median": {}, "min": {}, "ratio": {}, "ratio_min_max": {}}
+    for verb in ("ADD", "DEL"):
+        for part in ("wall_s", "cpu_s"):
+            name = f"{verb} {part}"
+            taken = {who: [getattr(r[who][verb], part) / pods for r in rounds] for who in rounds[0]}
+            ratios = [ours / theirs for ours, theirs in zip(taken["weavelab"], taken["reference"], strict=True)]
+            found["median"][name] = {who: _round(median(values)) for who, values in taken.items()}
+            found["min"][name] = {who: _round(min(values)) for who, values in taken.items()}
+            found["ratio"][name] = _round(median(ratios))
+            found["ratio_min_max"][name] = [_round(min(ratios)), _round(max(ratios))]
+    found["rounds"] = [
+        {
+            who: {verb: {"wall_s": _round(c.wall_s), "cpu_s": _round(c.cpu_s)} for verb, c in of.items()}
+            for who, of in r.items()
+        }
+        for r in rounds
+    ]
+    return found
 
 
 def _round(value: float) -> float:
@@ -112,6 +148,33 @@ def print_throughput(console: Console, found: Mapping[str, Any]) -> None:
         )
     console.print(rates)
     console.print(ratios)
+
+
+def print_cni(console: Console, found: Mapping[str, Any]) -> None:
+    """The table of CNI calls."""
+    table = Table(
+        title="CNI, whole processes: milliseconds a pod, median [lowest]", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for column in ("how", "what", "reference", "weavelab", "ratio", "lowest to highest", "CPU ratio", "budget"):
+        table.add_column(column, justify="left" if column in {"how", "what"} else "right")
+    for (how, verb), budget in CNI_BUDGETS.items():
+        of = found[how]
+        name, cpu = f"{verb} wall_s", f"{verb} cpu_s"
+        shown = {
+            who: f"{of['median'][name][who] * 1e3:.1f} [{of['min'][name][who] * 1e3:.1f}]" for who in of["median"][name]
+        }
+        pods = f"{of['pods']} pods, {found['at_once']} at once" if how == "burst" else how
+        table.add_row(
+            pods if verb == "ADD" else "",
+            verb,
+            shown["reference"],
+            shown["weavelab"],
+            f"{of['ratio'][name]:.2f}",
+            "{:.2f} to {:.2f}".format(*of["ratio_min_max"][name]),
+            f"{of['ratio'][cpu]:.2f}",
+            f"<= {budget} {'met' if of['ratio'][name] <= budget else 'missed'}",
+        )
+    console.print(table)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

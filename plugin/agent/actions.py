@@ -148,8 +148,7 @@ class Actions:
                 f"{len(pods)} pods of this node are attached, the first is {first.label} with {first.address}",
                 hint="delete them first; with force they lose their network",
             )
-        for record in pods.values():
-            self._attachments.remove(record)
+        await self._attachments.remove(*pods.values())
         self._node.leave()
         written = self._driver.flush()
         await asyncio.sleep(RESET_WAIT_S)  # the others hear of it from several sides

@@ -37,7 +37,7 @@ class Request:
     """One request.
 
     `headers` have lower-case names. `descriptor` came with the request or is None; it is closed when the answer has
-    been sent.
+    been sent. `gone` tells whether the caller has hung up meanwhile.
     """
 
     method: str
@@ -45,6 +45,7 @@ class Request:
     body: bytes
     headers: Mapping[str, str]
     descriptor: int | None
+    gone: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,8 @@ async def _read_request(connection: socket.socket, descriptors: list[int], body_
             path = head.target.decode("ascii", "replace").partition("?")[0]
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
             descriptor = descriptors[0] if descriptors else None
-            return Request(head.method.decode("latin-1"), path, bytes(body), headers, descriptor)
+            method = head.method.decode("latin-1")
+            return Request(method, path, bytes(body), headers, descriptor, lambda: _hung_up(connection))
         else:
             raise h11.RemoteProtocolError("the connection ended before the request did")
 
@@ -225,24 +227,27 @@ async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
         return data
 
 
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether the other side has closed: then there is an end to read; who waits for the answer sends nothing."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def _set(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
 
 
 def _encoded(response: Response) -> bytes:
-    writer = h11.Connection(h11.SERVER)
-    head = h11.Response(
-        status_code=response.status,
-        reason=HTTPStatus(response.status).phrase,
-        headers=[
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("Connection", "close"),
-        ],
+    head = (
+        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\nContent-Type: {response.content_type}\r\n"
+        f"Content-Length: {len(response.body)}\r\nConnection: close\r\n\r\n"
     )
-    parts = [writer.send(head), writer.send(h11.Data(data=response.body)), writer.send(h11.EndOfMessage())]
-    return b"".join(part for part in parts if part)
+    return head.encode("ascii") + response.body
 
 
 def unix_listener(path: Path) -> socket.socket:

@@ -26,6 +26,7 @@ from plugin.agent.forwarder import Forwarder
 from plugin.agent.gateway import Gateway
 from plugin.agent.names import bridge_mac
 from plugin.agent.probing import Prober
+from plugin.agent.removals import CALLS_MAX
 from plugin.agent.routes import acting, reading
 from plugin.agent.space import Space
 from plugin.agent.status import VERSION, Status
@@ -39,13 +40,14 @@ from plugin.core.node import Node
 from plugin.core.ring import RingError
 from plugin.core.wire import Keys
 from plugin.link import overlay, rules, switch, sysctls
+from plugin.link.departures import Departures
 from plugin.link.netlink import Link, Netlink
 from plugin.link.nfnetlink import Netfilter
 
 _QUEUE_PERIOD_S: Final = 2.0
 
 
-async def run(config: AgentConfig, log: logging.Logger) -> None:
+async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR0915 - the table of contents
     """Be the agent of this node until SIGTERM or SIGINT, or until `weave reset`.
 
     Raises:
@@ -109,12 +111,14 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
         )
         attachments = Attachments(
             netlink=netlink,
+            removing=_removing(stack),
             bridge=plane.bridge,
             pod_range=config.network,
             gateway=lambda: gateway.address,
             mtu_bytes=plane.mtu_bytes,
             allocator=node.allocator,
             store=store,
+            queue=state / "del-queue",
             node=node,
             others_have=lambda: any(
                 one.addresses > 1 and not one.state for one in node.council.holdings() if one.uid != node.me.uid
@@ -130,8 +134,10 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             ),
         )
         gateway.take_up()
-        attachments.reconcile()
-        attachments.drain_queue(state / "del-queue")
+        attachments.removals.start()
+        stack.push_async_callback(attachments.removals.stop)
+        await attachments.reconcile()
+        await attachments.drain_queue()
 
         status = Status(
             config=config,
@@ -170,7 +176,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
         driver.start()
         stack.callback(prober.stop)
         stack.push_async_callback(driver.stop)
-        await _live(stop, gateway, status, attachments, driver, state / "del-queue", log)
+        await _live(stop, gateway, status, attachments, driver, log)
         log.info("agent stopping")
 
 
@@ -299,6 +305,16 @@ def refuse_overlap(netlink: Netlink, network: IPv4Network, bridge_index: int) ->
     )
 
 
+def _removing(stack: AsyncExitStack) -> tuple[list[Netlink], Departures]:
+    """The sockets by which pods are removed, and the one that tells which links are gone."""
+    departures = Departures()
+    stack.callback(departures.close)
+    netlinks = [Netlink() for _ in range(CALLS_MAX)]
+    for one in netlinks:
+        stack.callback(one.close)
+    return netlinks, departures
+
+
 def _bridges(node: Node, cluster: str) -> dict[IPv4Address, tuple[IPv4Address, str]]:
     """The bridges of the other nodes, where the overlay is probed: node address to bridge address and MAC."""
     tables = node.directory.remote
@@ -322,7 +338,6 @@ async def _live(
     status: Status,
     attachments: Attachments,
     driver: Driver,
-    queue: Path,
     log: logging.Logger,
 ) -> None:
     """Find a gateway, then look after what is late, until told to stop."""
@@ -339,8 +354,8 @@ async def _live(
                     log.info("agent ready", extra={"peers": status.peer_count, "pods": len(attachments.records)})
                 finding = loop.create_task(gateway.ensure())  # it may have to move, when rings were joined
             # DELs can also be queued while an agent runs: when it was too busy to answer the executable in time.
-            attachments.retry()
-            if attachments.drain_queue(queue):
+            await attachments.retry()
+            if await attachments.drain_queue():
                 driver.flush()
             stopping = loop.create_task(stop.wait())
             await asyncio.wait(

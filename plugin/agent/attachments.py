@@ -5,17 +5,17 @@ is allocated, remembered on disk, put on a veth pair by plugin/link/pods.py, and
 Undo is a stack: every step names its own inverse, and a failure at any point leaves nothing behind.
 """
 
-import contextlib
-import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
 
 from plugin.agent.capabilities import Capabilities
+from plugin.agent.del_queue import DelQueue
+from plugin.agent.removals import Hears, Removals
 from plugin.agent.store import Record, Store
 from plugin.core import cni, shares
 from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError, RingAllocator
@@ -53,12 +53,14 @@ class Attachments:
 
     Args:
         netlink: A socket in the node's namespace.
+        removing: More of them, for nothing but the removal of pods, and what tells of links that are gone.
         bridge: The switch.
         pod_range: The pod range; pods carry it as their prefix.
         gateway: The switch's own address, or None as long as it has none.
         mtu_bytes: What pods get unless their configuration asks for less.
         allocator: Gives addresses.
         store: Remembers them.
+        queue: Where the executable leaves DELs while no agent answers.
         node: Announces them.
         others_have: Whether another member of the ring may still have addresses to give.
         now_s: The clock.
@@ -70,12 +72,14 @@ class Attachments:
         self,
         *,
         netlink: Netlink,
+        removing: tuple[Iterable[Netlink], Hears],
         bridge: Link,
         pod_range: IPv4Network,
         gateway: Callable[[], IPv4Address | None],
         mtu_bytes: int,
         allocator: RingAllocator,
         store: Store,
+        queue: Path,
         node: Node,
         others_have: Callable[[], bool],
         now_s: Callable[[], float],
@@ -95,9 +99,19 @@ class Attachments:
         self._now_s = now_s
         self._log = log
         self._unfinished: dict[Attachment, Record] = {}
+        self._queue = DelQueue(queue, self.handle, log)
+        netlinks, departures = removing
+        self.removals = Removals(
+            netlinks=netlinks,
+            departures=departures,
+            finish=self._on_removed,
+            refused=self._on_refused,
+            detach=pods.detach_together,
+        )
         self._verbs = {
-            "ADD": self._add, "DEL": self._del, "CHECK": self._check, "GC": self._gc, "STATUS": self._status,
+            "ADD": self._add, "CHECK": self._check, "STATUS": self._status,
         }  # fmt: skip
+        self._removing_verbs = {"DEL": self._del, "GC": self._gc}
 
     @property
     def records(self) -> dict[Attachment, Record]:
@@ -111,7 +125,14 @@ class Attachments:
             raise NotReadyError(cni.TRY_AGAIN_LATER, "this node has no addresses yet", "weave status ipam says why")
         return gateway
 
-    def handle(self, body: bytes, netns_fd: int | None, *, repeated: bool = False) -> str:
+    async def handle(
+        self,
+        body: bytes,
+        netns_fd: int | None,
+        *,
+        repeated: bool = False,
+        gone: Callable[[], bool] = lambda: False,
+    ) -> str:
         """Carry out one call.
 
         Args:
@@ -119,6 +140,8 @@ class Attachments:
             netns_fd: The pod's namespace as the executable opened it, or None. The caller closes it.
             repeated: The executable lost the connection during the same call and asks again: what an unfinished ADD
                 left behind is removed first.
+            gone: Whether the executable has ended meanwhile. Its runtime has killed it, then, and says DEL next: an ADD
+                that is carried out after that DEL would never be taken back.
 
         Returns:
             What the executable prints.
@@ -127,18 +150,33 @@ class Attachments:
             CniError: The call fails; nothing was left behind.
         """
         request = cni.parse_request(body)
-        if repeated and request.command == "ADD" and (unfinished := self.records.get(request.attachment)):
-            self.remove(unfinished)
         try:
+            if (verb := self._removing_verbs.get(request.command)) is not None:
+                await self.remove(*verb(request))
+                return _EMPTY
+            if request.command == "ADD":
+                await self._make_way(request.attachment, gone, repeated=repeated)
             return self._verbs[request.command](request, netns_fd)
         except CniError as error:
             error.cni_version = request.cni_version
             raise
 
+    async def _make_way(self, attachment: Attachment, gone: Callable[[], bool], *, repeated: bool) -> None:
+        """Before an ADD: what has to go first is gone; from here to its end an ADD is not interrupted by anything."""
+        await self._queue.carry_out(attachment)
+        if repeated and (unfinished := self._known(attachment)) is not None:
+            await self.remove(unfinished)
+        await self.removals.settled(attachment)
+        if gone():
+            raise CniError(cni.TRY_AGAIN_LATER, "the caller went away, nothing was done")
+
+    def _known(self, attachment: Attachment) -> Record | None:
+        return None if attachment == EXPOSE else self._store.get(attachment)
+
     # --- ADD --------------------------------------------------------------------------------------------------------
     def _add(self, request: CniRequest, netns_fd: int | None) -> str:
         sandbox = self._sandbox(request, netns_fd)
-        if (known := self.records.get(request.attachment)) is not None:
+        if (known := self._known(request.attachment)) is not None:
             raise CniError(
                 cni.ALREADY_ATTACHED,
                 f"{request.container_id} is attached already, with {known.address} on {request.ifname}",
@@ -186,7 +224,7 @@ class Attachments:
             self._store.drop(attachment)
         except MissingError as error:
             self._log.error("detach will be repeated", extra={"pod": attachment[1], "reason": str(error)})
-            if (record := self.records.get(attachment)) is not None:
+            if (record := self._known(attachment)) is not None:
                 self._unfinished[attachment] = record
             return
         self._allocator.release(attachment, now_s=self._now_s())
@@ -314,43 +352,55 @@ class Attachments:
             raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
 
     # --- DEL --------------------------------------------------------------------------------------------------------
-    def _del(self, request: CniRequest, _netns_fd: int | None) -> str:
+    def _del(self, request: CniRequest) -> Sequence[Record]:
         """Success whatever is missing already: a pod's deletion must never hang on the network."""
-        record = self.records.get(request.attachment) or self._recovered(request)
+        record = self._known(request.attachment) or self._recovered(request)
         if record is None:
             self._log.info("nothing to detach", extra={"container": request.container_id, "interface": request.ifname})
-            return _EMPTY
-        self.remove(record)
-        return _EMPTY
+        return () if record is None else (record,)
 
     def _recovered(self, request: CniRequest) -> Record | None:
         """A pod that was found on the switch without its record (see `reconcile`) is known by its link's name only."""
         names = pods.possible_host_ifnames(request.container_id, request.ifname)
         # The plain name may be that of a container of similar id; the others are this one's alone.
-        found = (self.records.get((_RECOVERED, name, _RECOVERED)) for name in reversed(names))
+        found = (self._known((_RECOVERED, name, _RECOVERED)) for name in reversed(names))
         return next((record for record in found if record is not None), None)
 
-    def remove(self, record: Record) -> None:
-        """Take a pod from the network; what the kernel or the disk refuses is tried again by `retry`."""
-        address = IPv4Address(record.address)
-        self._node.detach(address, now_s=self._now_s())
+    async def remove(self, *records: Record) -> None:
+        """Take pods from the network, all at once; what the kernel or the disk refuses is tried again by `retry`."""
+        leaving = []
+        for record in records:
+            self._node.detach(IPv4Address(record.address), now_s=self._now_s())
+            try:
+                self._capabilities.withdraw(record)
+            except NetlinkError as error:
+                self._on_refused(record, error)
+            else:
+                leaving.append(record)
+        await self.removals.remove(leaving)
+
+    def _on_removed(self, records: Sequence[Record]) -> None:
+        """Their links are gone: forget them, then free their addresses."""
         try:
-            self._capabilities.withdraw(record)
-            pods.detach(self._netlink, record.host_ifname)
-            self._store.drop(record.attachment)
-        except (MissingError, NetlinkError) as error:
-            # The address stays held until the record is gone for good; `retry` tries again.
-            self._unfinished[record.attachment] = record
-            self._log.error("detach will be repeated", extra={"pod": record.label, "reason": str(error)})
+            self._store.drop(*(record.attachment for record in records))
+        except MissingError as error:
+            for record in records:
+                self._on_refused(record, error)
             return
-        self._unfinished.pop(record.attachment, None)
-        self._allocator.release(record.attachment, now_s=self._now_s())
-        self._log.info("pod detached", extra={"pod": record.label, "address": record.address})
+        for record in records:
+            self._unfinished.pop(record.attachment, None)
+            self._allocator.release(record.attachment, now_s=self._now_s())
+            self._log.info("pod detached", extra={"pod": record.label, "address": record.address})
+
+    def _on_refused(self, record: Record, error: BaseException) -> None:
+        """The address stays held until the record is gone for good; `retry` tries again."""
+        self._unfinished[record.attachment] = record
+        self._log.error("detach will be repeated", extra={"pod": record.label, "reason": str(error)})
 
     # --- CHECK, GC, STATUS --------------------------------------------------------------------------------------------
     def _check(self, request: CniRequest, netns_fd: int | None) -> str:
         sandbox = self._sandbox(request, netns_fd)
-        record = self.records.get(request.attachment)
+        record = self._known(request.attachment)
         if record is None:
             raise CniError(
                 cni.UNKNOWN_CONTAINER, f"{request.container_id} is not attached to network {request.network} here"
@@ -366,14 +416,12 @@ class Attachments:
             raise cni.check_failed(differences)
         return _EMPTY
 
-    def _gc(self, request: CniRequest, _netns_fd: int | None) -> str:
-        if request.valid_attachments is None:
-            return _EMPTY  # the runtime sent no list: nothing may be concluded from that
-        for attachment, record in self.records.items():
-            network, container_id, ifname = attachment
-            if network == request.network and (container_id, ifname) not in request.valid_attachments:
-                self.remove(record)
-        return _EMPTY
+    def _gc(self, request: CniRequest) -> Sequence[Record]:
+        valid = request.valid_attachments
+        if valid is None:
+            return ()  # the runtime sent no list: nothing may be concluded from that
+        ours = (record for record in self.records.values() if record.network == request.network)
+        return [record for record in ours if (record.container_id, record.ifname) not in valid]
 
     def _status(self, _request: CniRequest, _netns_fd: int | None) -> str:
         _ = self._gateway
@@ -382,7 +430,7 @@ class Attachments:
         return _EMPTY
 
     # --- after a start, and from time to time -------------------------------------------------------------------------
-    def reconcile(self) -> None:
+    async def reconcile(self) -> None:
         """Bring records, kernel and allocator together; called at the start, before the API answers.
 
         A record whose link is there is a living pod: its address is claimed and announced. One whose link is gone is a
@@ -391,6 +439,7 @@ class Attachments:
         """
         found = pods.leftovers(self._netlink, self._bridge)
         recorded = self.records  # before anything is removed: a link that goes with its record is nobody's to adopt
+        leaving = []
         for attachment, record in recorded.items():
             # The address is claimed even for a pod that is about to go: it rests afterwards like any other.
             claimed = self._claim(attachment, record)
@@ -399,7 +448,8 @@ class Attachments:
                     self._announce(record)
             else:
                 self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
-                self.remove(record)
+                leaving.append(record)
+        await self.remove(*leaving)
         known = {record.host_ifname for record in recorded.values()}
         for name, address in found.items():
             if name not in known:
@@ -437,32 +487,13 @@ class Attachments:
         self._announce(record)
         self._log.warning("pod without a record kept", extra={"interface": name, "address": str(address)})
 
-    def retry(self) -> None:
+    async def retry(self) -> None:
         """Finish the DELs that the disk or the kernel refused; called from time to time."""
-        for record in list(self._unfinished.values()):
-            self.remove(record)
+        await self.remove(*self._unfinished.values())
 
-    def drain_queue(self, directory: Path) -> int:
-        """Carry out the DELs that the executable wrote down while no agent answered; returns how many were done."""
-        done = 0
-        try:
-            waiting = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                self._log.error("queue unreadable", extra={"path": str(directory), "reason": error.strerror})
-            return 0
-        for path in waiting:
-            try:
-                self.handle(path.read_bytes(), None)
-                path.unlink()
-                done += 1
-            except CniError as error:  # it will never be better: out of the way, and kept for whoever wonders
-                self._log.error("queued DEL failed", extra={"path": str(path), "reason": str(error)})
-                with contextlib.suppress(OSError):
-                    path.rename(path.with_name(f".refused-{path.name}"))
-            except OSError as error:
-                self._log.error("queued DEL failed", extra={"path": str(path), "reason": str(error)})
-        return done
+    async def drain_queue(self) -> int:
+        """Carry out the DELs that were queued while no agent answered; returns how many were done."""
+        return await self._queue.drain()
 
 
 def _added(record: Record) -> Record:

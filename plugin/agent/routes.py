@@ -110,7 +110,7 @@ async def _with_patience(attachments: Attachments, space: Space, request: Reques
     until_s = asyncio.get_running_loop().time() + SPACE_WAIT_S
     while True:
         try:
-            return attachments.handle(request.body, request.descriptor, repeated=repeated)
+            return await attachments.handle(request.body, request.descriptor, repeated=repeated, gone=request.gone)
         except NotReadyError as error:
             if not await space.change(until_s=until_s):
                 raise NotReadyError(error.code, f"{error.message}: {space.status}", error.details) from None

@@ -1,6 +1,6 @@
 """What the agent must remember across a crash: which attachment holds which address. A journal of JSON lines.
 
-Every change is one appended line, flushed to the disk before anybody is told. A line that was cut off by a crash can
+Every change is an appended line, flushed to the disk before anybody is told. A line that was cut off by a crash can
 only be the last one, and its change was never confirmed to anybody, so it is dropped. Damage anywhere else is never
 passed over in silence: the file is set aside under another name and what could be read is used (`Loaded.damage`).
 """
@@ -122,25 +122,33 @@ class Store:
         """What is remembered now."""
         return dict(self._records)
 
+    def get(self, attachment: Attachment) -> Record | None:
+        """What is remembered of one attachment."""
+        return self._records.get(attachment)
+
     def put(self, record: Record) -> None:
-        """Remember `record`, durably.
+        """Remember `record`: durably once it is `added`, which is when somebody is told.
+
+        Until then it is there for the next agent if this one dies. A power cut it need not outlive: no pod does.
 
         Raises:
             MissingError: The disk is full or read-only; nothing has changed.
         """
-        self._append(_Line(put=record))
+        self._append(_Line(put=record), durably=record.state == "added")
         self._records[record.attachment] = record
         self._maybe_compact()
 
-    def drop(self, attachment: Attachment) -> None:
-        """Forget an attachment, durably; unknown ones are ignored.
+    def drop(self, *attachments: Attachment) -> None:
+        """Forget attachments, durably, all or none; unknown ones are ignored.
 
         Raises:
             MissingError: The disk is full or read-only; nothing has changed.
         """
-        if attachment in self._records:
-            self._append(_Line(drop=attachment))
-            del self._records[attachment]
+        known = [attachment for attachment in attachments if attachment in self._records]
+        if known:
+            self._append(*(_Line(drop=attachment) for attachment in known))
+            for attachment in known:
+                del self._records[attachment]
             self._maybe_compact()
 
     def next_life(self, now_ns: int) -> int:
@@ -226,8 +234,7 @@ class Store:
         """Forget everything: this agent leaves for good."""
         for name in ("identity.json", "targets.json", self._ring_path.name, "incarnation"):
             self._path.with_name(name).unlink(missing_ok=True)
-        for attachment in self.records:
-            self.drop(attachment)
+        self.drop(*self.records)
 
     @property
     def _ring_path(self) -> Path:
@@ -267,17 +274,18 @@ class Store:
         if line.drop is not None:
             self._records.pop(line.drop, None)
 
-    def _append(self, line: _Line) -> None:
-        data = msgspec.json.encode(line) + b"\n"
+    def _append(self, *lines: _Line, durably: bool = True) -> None:
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         size = os.fstat(self._file).st_size
         try:
             _write_all(self._file, data)
-            os.fdatasync(self._file)
+            if durably:
+                os.fdatasync(self._file)
         except OSError as error:
             with contextlib.suppress(OSError):  # a file system that became read-only has taken no half line
                 os.ftruncate(self._file, size)  # half a line must not swallow the next one
             raise _unwritable(self._path, error) from error
-        self._lines += 1
+        self._lines += len(lines)
 
     def _maybe_compact(self) -> None:
         if self._lines > max(_COMPACT_MIN, _COMPACT_FACTOR * len(self._records)):

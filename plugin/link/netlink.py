@@ -78,7 +78,8 @@ def _colons(data: bytes) -> str:
     return data.hex(":")
 
 
-def _link(body: bytes) -> Link:
+def parse_link(body: bytes) -> Link:
+    """The body of a link message (`struct ifinfomsg` and attributes)."""
     index, flags = struct.unpack_from("iI", body, 4)
     found = _attributes(body, 16)
     info = _attributes(found.get(c.IFLA_LINKINFO, b""), 0)
@@ -212,11 +213,25 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Every interface of the namespace."""
-        return [_link(body) for body in self.dump(c.GETLINK, rtnl.link_header())]
+        return [parse_link(body) for body in self.dump(c.GETLINK, rtnl.link_header())]
 
     def link(self, name: str) -> Link | None:
         """The interface of that name, or None."""
-        return next((link for link in self.links() if link.name == name), None)
+        self._sequence += 1
+        message = bytearray(rtnl.link_get(name))
+        struct.pack_into("I", message, 8, self._sequence)
+        self._socket.send(message)
+        while True:
+            for kind, flags, sequence, body in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if kind != c.NLMSG_ERROR:
+                    return parse_link(body)
+                number = -struct.unpack_from("i", body)[0]
+                # A name that no interface can have (ERANGE, EINVAL) is the name of none.
+                if number in {errno.ENODEV, errno.ERANGE, errno.EINVAL}:
+                    return None
+                raise NetlinkError(number, _reason(number, flags, body))
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
         """Every IPv4 address as (ifindex, address with prefix)."""

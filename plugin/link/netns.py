@@ -151,4 +151,8 @@ def write_sysctl(name: str, value: str) -> None:
     Raises:
         OSError: The key is absent on this kernel or refuses the value.
     """
-    Path("/proc/sys", name).write_text(value, encoding="ascii")
+    fd = os.open(f"/proc/sys/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode("ascii"))
+    finally:
+        os.close(fd)

@@ -5,6 +5,7 @@ Whoever calls decides addresses and writes them down first; nothing is decided h
 """
 
 import errno
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -105,12 +106,16 @@ def attach(netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink) -> Link:
     far = rtnl.VethEnd(name=pod.ifname, mac=pod.mac, mtu=pod.mtu_bytes, netns_fd=netns_fd)
     try:
         with Netlink(netns_fd) as inside:
-            if inside.link(pod.ifname) is not None:
-                raise AlreadyAttachedError(
-                    f"the pod already has an interface {pod.ifname}",
-                    hint="every ADD needs a DEL before it is repeated",
-                )
-            netlink.request(rtnl.veth_add(near, far), what=f"create {pod.host_ifname}")
+            try:
+                netlink.request(rtnl.veth_add(near, far), what=f"create {pod.host_ifname}")
+            except NetlinkError as error:
+                # The kernel's EEXIST does not say which of the two names it is that exists.
+                if error.errno == errno.EEXIST and inside.link(pod.ifname) is not None:
+                    raise AlreadyAttachedError(
+                        f"the pod already has an interface {pod.ifname}",
+                        hint="every ADD needs a DEL before it is repeated",
+                    ) from error
+                raise
             try:
                 return _set_up(netlink, inside, netns_fd, pod)
             except (OSError, WeaveError):
@@ -126,13 +131,14 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     sysctls.apply_sysctls(sysctls.interface(pod.host_ifname))
     with netns.entered(netns_fd):
         sysctls.apply_sysctls(sysctls.interface(pod.ifname))
-    inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
-    if inner is None or outer is None:
+    outer = netlink.link(pod.host_ifname)
+    if outer is None:
         raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted meanwhile?")
+    inner = outer.peer_index
     inside.request(
-        rtnl.link_set(inner.index, up=True),
-        rtnl.address_add(inner.index, pod.interface),
-        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner.index) for route in pod.routes),
+        rtnl.link_set(inner, up=True),
+        rtnl.address_add(inner, pod.interface),
+        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner) for route in pod.routes),
         what=f"set up {pod.ifname} in the pod",
     )
     netlink.request(
@@ -161,6 +167,28 @@ def detach(netlink: Netlink, name: str) -> bool:
             raise
         return False
     return True
+
+
+def detach_together(netlink: Netlink, names: Sequence[str]) -> dict[str, NetlinkError]:
+    """Delete many pairs for little more than the price of one: most of a deletion is waiting (`rtnl.link_group_del`).
+
+    Returns:
+        What the kernel refused, by name; a pair that was gone already is none of it.
+    """
+    found = [link for name in names if (link := netlink.link(name)) is not None]
+    if len(found) < 2:
+        refusals = dict(netlink.attempt(*(rtnl.link_del(link.index) for link in found)))
+    else:
+        # A number that nobody else uses, and another one every time: what a crash leaves behind in a group stays.
+        group = secrets.randbits(31) | 1 << 30
+        refusals = dict(netlink.attempt(*(rtnl.link_group_set(link.index, group) for link in found)))
+        for _, error in netlink.attempt(rtnl.link_group_del(group)):
+            refusals = dict.fromkeys(range(len(found)), error)
+    return {
+        found[position].name: NetlinkError(error.errno, f"delete {found[position].name}: {error.strerror}")
+        for position, error in refusals.items()
+        if error.errno != errno.ENODEV  # the pod's namespace went away at the same moment
+    }
 
 
 def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname: str) -> cni.Observed:

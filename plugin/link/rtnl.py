@@ -170,8 +170,24 @@ def link_without_ipv6_addresses(index: int) -> bytes:
 
 
 def link_del(index: int) -> bytes:
-    """Delete a link (both ends, for a veth). The kernel waits some 20 ms a call."""
+    """Delete a link (both ends, for a veth). It is gone within a millisecond; the call lasts some 20 ms."""
     return message(c.DELLINK, 0, link_header(index))
+
+
+def link_group_set(index: int, group: int) -> bytes:
+    """Put a link into a group of links (ip-link(8), `group`); the group needs no making."""
+    return message(c.NEWLINK, 0, link_header(index) + _attr(c.IFLA_GROUP, _u32(group)))
+
+
+def link_group_del(group: int) -> bytes:
+    """Delete all links of a group in one go, for which the kernel waits once and not once a link."""
+    return message(c.DELLINK, 0, link_header() + _attr(c.IFLA_GROUP, _u32(group)))
+
+
+def link_get(name: str) -> bytes:
+    """Ask for one link by its name, without its counters; ENODEV when there is none."""
+    wanted = _attr(c.IFLA_IFNAME, _text(name)) + _attr(c.IFLA_EXT_MASK, _u32(c.RTEXT_FILTER_SKIP_STATS))
+    return message(c.GETLINK, 0, link_header() + wanted)
 
 
 def bridge_port_set(

@@ -7,7 +7,8 @@ TOOLS_RUN=(ip ping iperf3 tcpdump nft sysctl unshare flock)
 
 # For the comparison with stock Mininet: its hosts need `mnexec` (package mininet; without the recommended packages it
 # brings eight small ones and no Open vSwitch), its LinuxBridge needs brctl, its links ifconfig and ethtool.
-PACKAGES_BENCH=(mininet bridge-utils ethtool net-tools)
+# And what CNI calls are compared with: the reference plugins (in no folder of the PATH; bench/cni.py looks for them).
+PACKAGES_BENCH=(mininet bridge-utils ethtool net-tools containernetworking-plugins)
 TOOLS_BENCH=(mnexec brctl ethtool ifconfig)
 
 # Some tests need these, and are skipped without: Vagrantfile (ruby, rsync), scripts (shellcheck), offloads and benchmarks.

@@ -10,7 +10,7 @@ usage: setup.sh [run|test|bench] [--provision] [--quiet] [--force] [--runtime] [
 
   run          what labs need (the default)
   test         and what the tests and checks need
-  bench        what labs need, and stock Mininet's tools to compare with
+  bench        what labs need, and stock Mininet's tools and the reference CNI plugins to compare with
   --provision  this machine is a VM of ours: also load kernel modules at boot, install make, put weavelab on the PATH
   --quiet      say nothing when there is nothing to do
   --force      install the Python packages anew

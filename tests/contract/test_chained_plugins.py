@@ -18,7 +18,7 @@ import pytest
 from plugin.cni import executable_bytes
 from plugin.link.shaping import observe_bandwidth
 from testbed.cni_conf import CniCallError
-from testbed.kubelet import Kubelet, Sandbox
+from testbed.cni_runtime import CniRuntime, Sandbox
 from testbed.space import Space, call, run
 from tests.support.cluster import Cluster
 
@@ -51,7 +51,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
-def runtime(cluster: Cluster, *plugins: dict[str, Any]) -> Kubelet:
+def runtime(cluster: Cluster, *plugins: dict[str, Any]) -> CniRuntime:
     """The runtime of node1 with this chain; our executable is told where the test's agent listens."""
     folder = cluster.tmp / "runtime"
     (folder / "bin").mkdir(parents=True)
@@ -64,7 +64,7 @@ def runtime(cluster: Cluster, *plugins: dict[str, Any]) -> Kubelet:
     conflist = {"cniVersion": "1.0.0", "name": "weave", "plugins": plugins}
     (folder / "conf" / "10-weave.conflist").write_text(json.dumps(conflist))
     bin_dirs = [str(folder / "bin"), str(REFERENCE)]
-    return Kubelet(cluster.nodes[1], conf_dir=folder / "conf", bin_dirs=bin_dirs, cache_dir=folder / "results")
+    return CniRuntime(cluster.nodes[1], conf_dir=folder / "conf", bin_dirs=bin_dirs, cache_dir=folder / "results")
 
 
 def sandbox(cluster: Cluster, name: str) -> tuple[Space, Sandbox]:
@@ -86,7 +86,7 @@ def answers(space: Space, address: str, port: int, server: socket.socket) -> boo
             return client.recv(10) == b"yes"
 
 
-def check_of_ours(kubelet: Kubelet, pod: Sandbox) -> int:
+def check_of_ours(kubelet: CniRuntime, pod: Sandbox) -> int:
     """The exit code of our CHECK. That of portmap 1.1.1 looks for IPv6 rules that its ADD never makes for IPv4 pods."""
     try:
         calls = kubelet.check(pod, capabilities=WANTED)

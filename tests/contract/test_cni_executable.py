@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
 
-from plugin.cni import executable_bytes
+from plugin.cni import executable_bytes, weave_net
 from plugin.core.cni import VERSIONS, CniError, parse_request, queue_name
 
 ID = "0123456789abcdef" * 4
@@ -572,7 +573,7 @@ def test_an_add_imports_nothing_but_what_the_interpreter_is_built_of(weave: Weav
         check=True,
     )
     assert done.stdout == RESULT
-    assert done.stderr.split() == [b"_socket"]
+    assert done.stderr.split() == [b"_socket", b"binascii"]
 
 
 @pytest.mark.parametrize("interpreter", ["python3", "/usr/bin/env python3", "/" + "x" * 130])
@@ -581,7 +582,18 @@ def test_an_interpreter_that_cannot_stand_in_the_first_line_is_refused(interpret
         executable_bytes(interpreter)
 
 
-def test_only_the_first_line_differs_from_the_source() -> None:
-    first, rest = executable_bytes("/opt/py/bin/python3.13").split(b"\n", 1)
-    assert first == b"#!/opt/py/bin/python3.13 -ISE"
-    assert rest.startswith(b"# ^ the deployer")
+def test_the_deployed_file_names_its_interpreter_and_holds_the_whole_source() -> None:
+    first, *rest = executable_bytes("/opt/py/bin/python3.13").splitlines(keepends=True)
+    assert first == b"#!/opt/py/bin/python3.13 -ISE\n"
+    source = b"".join(line[2:] for line in rest if line.startswith(b"#|"))
+    assert source == Path(weave_net.__file__).read_bytes().split(b"\n", 1)[1]
+
+
+def test_another_python_than_the_compiling_one_runs_the_source(weave: Weave, start_agent: Starter) -> None:
+    agent = start_agent(lambda _: http(RESULT))
+    text = weave.program.read_bytes()
+    assert text.count(repr(MAGIC_NUMBER).encode()) == 1
+    weave.program.write_bytes(text.replace(repr(MAGIC_NUMBER).encode(), b"b'another'"))
+    assert (weave.run("ADD").stdout, weave.run("DEL").code) == (RESULT.decode(), 0)
+    assert weave.run("ADD", CNI_IFNAME="a/b").error["code"] == 4
+    assert len(agent.calls) == 2

@@ -1,10 +1,14 @@
 """Whatever a runtime sends, the executable answers in JSON with a documented code, and prints nothing else."""
 
+import copy
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,8 +16,11 @@ from hypothesis import strategies as st
 
 from plugin.cni import executable_bytes
 from plugin.core.cni import VERSIONS
+from tests.support.cluster import Cluster
+from tests.support.runtime import Ran, Runtime
 
 DOCUMENTED = {1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51}  # not 999: that would be a bug of ours
+OF_THE_AGENT = {100, 101, 102, 103}
 VERBS = ["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION", ""]
 
 values = st.one_of(
@@ -85,3 +92,108 @@ def test_any_environment_and_stdin_get_valid_json_and_a_documented_code(
     assert error["code"] in DOCUMENTED
     assert error["cniVersion"] in VERSIONS
     assert error["msg"]
+
+
+# --- with a real agent: what is nearly right ------------------------------------------------------------------------
+VALID: dict[str, Any] = {
+    "cniVersion": "1.1.0", "name": "weave", "type": "weave-net", "bridge": "weave", "mtu": 1400, "hairpinMode": True,
+    "ipMasq": False, "isGateway": False,
+    "ipam": {"type": "", "subnet": "10.32.0.0/16", "gateway": "10.32.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.32.0.1"}]},
+    "dns": {"nameservers": ["10.32.0.53"], "domain": "lab", "search": ["lab"], "options": ["ndots:2"]},
+    "capabilities": {"ips": True, "mac": True, "dns": True, "portMappings": True, "bandwidth": True},
+    "runtimeConfig": {
+        "ips": ["10.32.0.77/12"], "mac": "0a:58:0a:20:00:4d", "dns": {"servers": ["10.32.0.54"]},
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
+        "bandwidth": {"ingressRate": 1000000, "ingressBurst": 4294967295},
+    },
+    "args": {"cni": {"ips": ["10.32.0.77"], "mac": "0a:58:0a:20:00:4d", "labels": [{"key": "a", "value": "b"}]}},
+    "prevResult": {
+        "cniVersion": "1.1.0", "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": "/x"}],
+        "ips": [{"address": "127.0.0.1/8", "interface": 0}], "routes": [{"dst": "10.0.0.0/8"}], "dns": {},
+    },
+    "cni.dev/valid-attachments": [{"containerID": "red", "ifname": "eth0"}],
+}  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value inside."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+odd_values = st.one_of(
+    json_values,
+    st.sampled_from(
+        [
+            "10.32.0.0/12",
+            "10.32.0.9",
+            "10.32.0.9/33",
+            "::1",
+            "999.1.1.1",
+            "0.0.0.0/0",
+            "weave",
+            "weave-ipam",
+            "ff:ff:ff:ff:ff:ff",
+        ]
+    ),
+    st.sampled_from([-1, 0, 1, 67, 68, 1450, 65535, 2**31, 2**63, 2**70, 1e308, 0.5]),
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A valid configuration of which some parts are left out, and one to three are something else."""
+    conf = copy.deepcopy(VALID)
+    for key in draw(st.sets(st.sampled_from([key for key in VALID if key != "name"]))):
+        del conf[key]
+    for _ in range(draw(st.integers(0, 3))):
+        *way, last = draw(st.sampled_from(list(places(conf))))
+        parent: Any = conf
+        for key in way:
+            parent = parent[key]
+        if draw(st.booleans()):
+            parent[last] = draw(odd_values)
+        else:
+            parent[last] = draw(st.sampled_from([[parent[last]], {"x": parent[last]}, [parent[last]] * 2, None]))
+    text = json.dumps(conf).encode()
+    cut = draw(st.integers(0, 20))
+    return text[: -cut * len(text) // 20 or None] if cut < 3 else text
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Runtime, str, dict[str, Any]]]:
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path_factory.mktemp("fuzz-agent"), stack)
+        cluster.start(1)
+        made = Runtime(cluster)
+        yield made, made.sandbox(), made.traces()
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes namespaces")
+@settings(max_examples=120, deadline=None)
+@given(
+    verbs=st.lists(st.sampled_from(["ADD", "ADD", "CHECK", "GC", "STATUS", "DEL"]), min_size=1, max_size=3),
+    stdin=mutated(),
+    arguments=st.sampled_from(
+        ["", "", "IP=10.32.0.80", "IP=x", "K8S_POD_NAME=a;IgnoreUnknown=1", "=", "A=B", "MAC=0", "\xff;;"]
+    ),
+)
+def test_a_nearly_valid_configuration_is_served_or_refused_and_leaves_nothing(
+    runtime: tuple[Runtime, str, dict[str, Any]], verbs: list[str], stdin: bytes, arguments: str
+) -> None:
+    weave, sandbox, before = runtime
+    for verb in verbs:
+        ran = weave.start(verb, "red", sandbox, stdin=stdin, CNI_ARGS=arguments).end()
+        assert ran.stderr == ""
+        if ran.code == 0:
+            assert (verb == "ADD") == bool(ran.stdout)
+            assert verb != "ADD" or ran.address
+        else:
+            assert ran.error["code"] in DOCUMENTED | OF_THE_AGENT, (verb, stdin, ran)
+            assert ran.error["cniVersion"] in VERSIONS
+            assert ran.error["msg"]
+    assert weave.call("DEL", "red", sandbox) == Ran(0, "")
+    weave.assert_no_traces_but(before)

@@ -21,9 +21,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from plugin.link import netns
+from testbed.cni_runtime import CniRuntime, Sandbox, container_id
 from testbed.deploy.kubernetes import manifest
 from testbed.deploy.record import RECORD_PATH
-from testbed.kubelet import Kubelet, Sandbox, container_id
 from testbed.space import Completed, Space, call, run, spawn
 from tests.support.cluster import end, wait_for
 from tests.support.tree import tree
@@ -128,7 +128,7 @@ def start_agent(machine: Space, stack: ExitStack, *before: str) -> None:
 
 def attach_a_pod(machine: Space) -> None:
     """Through the conflist and the plugin that are installed; its gateway answers; then it goes again."""
-    kubelet = Kubelet(machine)
+    kubelet = CniRuntime(machine)
     sandbox = Sandbox("red", container_id("installed", "machine", "red"), str(kubelet.make_sandbox("red")))
     try:
         added = kubelet.add(sandbox)

@@ -6,10 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+
+from bench import cni
+from plugin.core.errors import MissingError
 
 PROJECT = Path(__file__).parents[2]
 BENCH = [sys.executable, "-m", "bench"]
@@ -24,6 +28,12 @@ needs_stock_mininet = pytest.mark.skipif(
 )
 
 
+needs_reference_plugins = pytest.mark.skipif(
+    not any(Path(directory, "bridge").exists() for directory in cni.REFERENCE_DIRS),
+    reason="needs the reference CNI plugins: testbed/setup/setup.sh bench",
+)
+
+
 def bench(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*BENCH, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False, env=env
@@ -33,12 +43,13 @@ def bench(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.Com
 def leftovers() -> list[str]:
     found = [str(path) for path in Path("/run/weavelab").glob("bench*")]
     found += [str(path) for path in Path("/run/netns").glob("bench*")]
+    found += [str(path) for path in Path(tempfile.gettempdir()).glob("bench-cni-*")]
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = process.read_bytes()
         except OSError:
             continue
-        if b"bench.stock_mininet" in words or b"mininet:h" in words:
+        if b"bench.stock_mininet" in words or b"mininet:h" in words or b"bench-cni-" in words:
             found.append(f"{process}: {words!r}")
     return found
 
@@ -70,6 +81,31 @@ def test_throughput_is_compared_with_hand_made_networks(tmp_path: Path) -> None:
     ratio = found["ratio"]["cross node : hand-made VXLAN"]
     assert ratio == pytest.approx(taken["cross node"] / taken["hand-made VXLAN"], rel=1e-3)
     assert leftovers() == []
+
+
+@needs_reference_plugins
+def test_cni_calls_are_compared_with_the_reference_plugins(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    arguments = ("--only", "cni", "--rounds", "2", "--pods", "6", "--at-once", "3", "--json", str(path))
+    done = bench(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())["cni"]
+    assert (found["at_once"], found["burst"]["pods"], found["one at a time"]["pods"]) == (3, 6, 1)
+    assert (len(found["one at a time"]["rounds"]), len(found["burst"]["rounds"])) == (2, 1)
+    (taken,) = found["burst"]["rounds"]
+    for verb in ("ADD", "DEL"):
+        assert all(0 < taken[who][verb]["cpu_s"] < 60 for who in ("weavelab", "reference"))
+        ratio = taken["weavelab"][verb]["wall_s"] / taken["reference"][verb]["wall_s"]
+        assert found["burst"]["ratio"][f"{verb} wall_s"] == pytest.approx(ratio, rel=5e-3)
+    assert "reference" in done.stdout
+    assert leftovers() == []
+
+
+def test_absent_reference_plugins_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cni, "REFERENCE_DIRS", (str(tmp_path),))
+    with pytest.raises(MissingError, match="wanted the reference CNI plugins bridge and host-local") as raised:
+        cni.reference_directory()
+    assert "make bench-cni" in raised.value.hint
 
 
 @needs_stock_mininet

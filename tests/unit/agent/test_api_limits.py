@@ -239,7 +239,8 @@ class FakeAttachments:
         self.outcomes = list(outcomes)
         self.repeated: list[bool] = []
 
-    def handle(self, _body: bytes, _descriptor: int | None, *, repeated: bool) -> str:
+    async def handle(self, _body: bytes, _descriptor: int | None, *, repeated: bool, gone: Callable[[], bool]) -> str:
+        assert not gone()
         self.repeated.append(repeated)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):

@@ -1,10 +1,11 @@
 """ADD, DEL, CHECK, GC, STATUS and the start, with a kernel that does as it is told: every failure leaves nothing."""
 
+import asyncio
 import errno
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -57,6 +58,19 @@ class Kernel:
         self.answer()
         return self.links.pop(name, False) is not False
 
+    def detach_together(self, _netlink: object, names: Sequence[str]) -> dict[str, NetlinkError]:
+        if isinstance(self.refusal, NetlinkError):
+            return dict.fromkeys(names, self.refusal)
+        for name in names:
+            self.links.pop(name, None)
+        return {}
+
+    def fileno(self) -> int:
+        raise AssertionError("the return of the call is all these tests hear of")
+
+    def receive(self) -> list[str]:
+        return []
+
     def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, IPv4Address | None]:
         return dict(self.links)
 
@@ -104,7 +118,8 @@ class FakeCapabilities(Capabilities):
 class Agent:
     """An `Attachments` with real decisions and storage round it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kernel: Kernel) -> None:
+        self.kernel = kernel
         self.store = Store(directory)
         self.store.load()
         me = Member("n", "0" * 16, ONE, 1)
@@ -116,7 +131,7 @@ class Agent:
         self.capabilities = FakeCapabilities()
         assert self.gateway == GATEWAY
         self.attachments = Attachments(
-            netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
+            netlink=None, removing=([object()], kernel), queue=directory / "queue", bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
             allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
             now_s=lambda: 0.0, log=logging.getLogger("test-attachments"), capabilities=self.capabilities,
         )  # fmt: skip
@@ -124,7 +139,7 @@ class Agent:
     def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
         fields = [verb, name * 4, f"/run/netns/{name}", "eth0", "", "/opt/cni/bin"]
         body = "\0".join([*fields, json.dumps(CONF | conf)]).encode()
-        return self.attachments.handle(body, fd, repeated=again)
+        return asyncio.run(self.attachments.handle(body, fd, repeated=again))
 
     def fails(self, verb: str, name: str = "red", **options: Any) -> CniError:
         with pytest.raises(CniError) as raised:
@@ -145,7 +160,7 @@ RED = ({"red" * 4}, {FIRST}, {FIRST})
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     fake = Kernel()
-    for name in ("attach", "detach", "leftovers"):
+    for name in ("attach", "detach", "detach_together", "leftovers"):
         monkeypatch.setattr(module.pods, name, getattr(fake, name))
     monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: False)
     monkeypatch.setattr(module.netns, "entered", lambda _fd: nullcontext())
@@ -154,16 +169,16 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 @pytest.fixture
 def agent(kernel: Kernel, tmp_path: Path) -> Iterator[Agent]:
-    made = Agent(tmp_path)
+    made = Agent(tmp_path, kernel)
     yield made
     made.store.close()
 
 
 def restarted(agent: Agent, tmp_path: Path) -> Agent:
     agent.store.close()
-    again = Agent(tmp_path)
+    again = Agent(tmp_path, agent.kernel)
     agent.store = again.store  # the fixture closes this one
-    again.attachments.reconcile()
+    asyncio.run(again.attachments.reconcile())
     return again
 
 
@@ -255,10 +270,10 @@ def test_a_del_that_the_kernel_refuses_succeeds_and_is_finished_later(agent: Age
     agent.call("ADD")
     kernel.refusal = refused()
     assert agent.call("DEL") == ""
-    agent.attachments.retry()
+    asyncio.run(agent.attachments.retry())
     assert agent.state == ({"red" * 4}, {FIRST}, set()), "not announced any more, and not given away either"
     kernel.refusal = None
-    agent.attachments.retry()
+    asyncio.run(agent.attachments.retry())
     assert (agent.state, kernel.links) == (NOTHING, {})
 
 
@@ -316,15 +331,15 @@ def test_a_pod_that_holds_the_bridges_address_is_never_announced_with_it(
 def test_the_queue_is_worked_off_and_what_is_no_call_is_set_aside(agent: Agent, tmp_path: Path) -> None:
     agent.call("ADD")
     queue = tmp_path / "queue"
-    assert agent.attachments.drain_queue(queue) == 0, "no directory, no queue"
+    assert asyncio.run(agent.attachments.drain_queue()) == 0, "no directory, no queue"
     queue.mkdir()
     fields = ["DEL", "red" * 4, "", "eth0", "", "/opt/cni/bin"]
     (queue / "2").write_bytes("\0".join([*fields, json.dumps(CONF)]).encode())
     (queue / "1").write_bytes(b"rubbish")
     (queue / ".half").write_bytes(b"DEL")
-    assert agent.attachments.drain_queue(queue) == 1
+    assert asyncio.run(agent.attachments.drain_queue()) == 1
     assert sorted(path.name for path in queue.iterdir()) == [".half", ".refused-1"], "kept, and not tried again"
-    assert agent.attachments.drain_queue(queue) == 0
+    assert asyncio.run(agent.attachments.drain_queue()) == 0
     assert agent.state == NOTHING
 
 
@@ -406,10 +421,10 @@ def test_a_living_pod_keeps_an_address_that_the_ring_does_not_give_this_node(
 ) -> None:
     agent.call("ADD")
     agent.store.close()
-    again = Agent(tmp_path)
+    again = Agent(tmp_path, agent.kernel)
     agent.store = again.store
     again.allocator.own([])
-    again.attachments.reconcile()
+    asyncio.run(again.attachments.reconcile())
     assert (again.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
     assert FIRST in again.allocator.strangers.values()
 
@@ -463,7 +478,7 @@ def test_a_port_of_a_pod_whose_del_is_not_finished_stays_taken(agent: Agent) -> 
     agent.capabilities.refusal = refused()
     assert agent.call("DEL", "red") == ""
     assert agent.fails("ADD", "blue", runtimeConfig=WEB).code == cni.PORT_TAKEN
-    agent.attachments.retry()
+    asyncio.run(agent.attachments.retry())
     assert agent.capabilities.given == {}
     agent.call("ADD", "blue", runtimeConfig=WEB)
 
@@ -509,3 +524,27 @@ def test_only_ports_of_complete_pods_are_written_at_the_start() -> None:
     whole = Record(container_id="whole", address="10.9.0.3", state="added", **fields)
     records = {record.attachment: record for record in (half, whole)}
     assert recorded_ports(records) == [(IPv4Address("10.9.0.3"), RESERVED)]
+
+
+def test_an_add_whose_caller_is_gone_is_not_carried_out(agent: Agent, kernel: Kernel) -> None:
+    body = "\0".join(["ADD", "red" * 4, "/run/netns/red", "eth0", "", "/opt/cni/bin", json.dumps(CONF)]).encode()
+    with pytest.raises(CniError) as raised:
+        asyncio.run(agent.attachments.handle(body, FD, gone=lambda: True))
+    assert raised.value.code == cni.TRY_AGAIN_LATER
+    assert (agent.state, kernel.links) == (NOTHING, {})
+    asyncio.run(agent.attachments.handle(body, FD))
+    asyncio.run(agent.attachments.handle(body.replace(b"ADD", b"DEL", 1), None, gone=lambda: True))
+    assert (agent.state, kernel.links) == (NOTHING, {}), "a DEL is wanted whoever asked for it"
+
+
+def test_a_kept_del_is_carried_out_before_a_new_add_of_the_same(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    agent.call("ADD")
+    (tmp_path / "queue").mkdir()
+    body = "\0".join(["DEL", "red" * 4, "", "eth0", "", "/opt/cni/bin", json.dumps(CONF)]).encode()
+    kept = tmp_path / "queue" / cni.queue_name("weave", "red" * 4, "eth0")
+    kept.write_bytes(body)
+    result = json.loads(agent.call("ADD"))
+    assert not kept.exists()
+    assert result["ips"][0]["address"] != f"{FIRST}/29", "that one rests"
+    assert asyncio.run(agent.attachments.drain_queue()) == 0
+    assert len(kernel.links) == 1

@@ -316,3 +316,33 @@ def test_a_journal_of_a_later_agent_is_read_as_far_as_it_is_known(tmp_path: Path
     journal = filled(tmp_path, "red")
     journal.write_bytes(journal.read_bytes().replace(b'"ifname"', b'"of_tomorrow":[1],"ifname"'))
     assert list(reopened(tmp_path).records.values()) == [record("red")]
+
+
+def test_many_attachments_are_dropped_with_one_write_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    for name in ("red", "blue", "green"):
+        store.put(record(name))
+    written: list[int] = []
+    real = os.write
+    with monkeypatch.context() as full:
+        full.setattr(store_module.os, "write", lambda fd, data: real(fd, data[:10]))
+        with pytest.raises(MissingError):
+            store.drop(record("red").attachment, record("blue").attachment)
+    assert len(store.records) == 3
+    with monkeypatch.context() as counting:
+        counting.setattr(store_module.os, "fdatasync", written.append)
+        store.drop(record("red").attachment, record("blue").attachment, ("no", "such", "pod"))
+        store.drop(("no", "such", "pod"))
+    assert len(written) == 1
+    store.close()
+    assert list(reopened(tmp_path).records.values()) == [record("green")]
+
+
+def test_only_what_somebody_is_told_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, synced = Store(tmp_path), list[int]()
+    monkeypatch.setattr(store_module.os, "fdatasync", synced.append)
+    store.put(record("red"))
+    assert (store.get(record("red").attachment), synced) == (record("red"), [])
+    store.put(Record(**{name: getattr(record("red"), name) for name in Record.__struct_fields__} | {"state": "added"}))
+    assert len(synced) == 1
+    store.close()

@@ -33,6 +33,7 @@ def test_make_alone_lists_every_target_with_its_purpose(workshop):
         "status",
         "cli",
         "bench",
+        "bench-cni",
         "clean",
     ):
         assert f"\n  make {target} " in result.stdout

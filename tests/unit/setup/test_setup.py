@@ -103,9 +103,9 @@ def test_changed_requirements_are_installed_with_the_extras_the_environment_had(
     assert debian.calls("python -m pip")[-1].endswith("[dev]")
 
 
-def test_the_bench_level_adds_stock_minimets_tools(debian):
+def test_the_bench_level_adds_what_is_compared_with(debian):
     debian.script("setup.sh", "bench")
-    assert debian.calls("apt-get")[-1].endswith("mininet bridge-utils ethtool net-tools")
+    assert debian.calls("apt-get")[-1].endswith("mininet bridge-utils ethtool net-tools containernetworking-plugins")
 
 
 def test_a_package_that_cannot_be_had_is_an_answer_of_the_environment(workshop):
