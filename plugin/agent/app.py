@@ -22,6 +22,7 @@ from plugin.agent.config import AgentConfig
 from plugin.agent.driver import Driver, bind_control
 from plugin.agent.forwarder import Forwarder
 from plugin.agent.gateway import Gateway
+from plugin.agent.leases import SideGateways
 from plugin.agent.names import bridge_mac
 from plugin.agent.probing import Prober
 from plugin.agent.routes import acting, reading
@@ -101,6 +102,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             changed=hands.address_changed,
             log=log,
         )
+        side_gateways = SideGateways(netlink, plane.bridge, node)
         attachments = Attachments(
             netlink=netlink,
             bridge=plane.bridge,
@@ -110,6 +112,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             allocator=node.allocator,
             store=store,
             node=node,
+            gateways=side_gateways,
             others_have=lambda: any(
                 one.addresses > 1 and not one.state for one in node.council.holdings() if one.uid != node.me.uid
             ),
@@ -117,6 +120,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:
             log=log,
         )
         gateway.take_up()
+        side_gateways.take_up()
         attachments.reconcile()
         attachments.drain_queue(state / "del-queue")
 

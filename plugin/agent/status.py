@@ -4,6 +4,7 @@ Keys are documented in docs/reference/agent.md and stay as they are; metric name
 tables that `weave status` prints are made from these values by plugin/agent/layouts.py.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,8 +16,8 @@ from plugin.agent.config import AgentConfig
 from plugin.agent.gateway import Gateway
 from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
+from plugin.agent.store import Record
 from plugin.agent.targets import Targets
-from plugin.core.allocator import EXPOSE
 from plugin.core.forward import Forwarding
 from plugin.core.members import Peer, PeerState
 from plugin.core.node import Node
@@ -98,7 +99,7 @@ class Status:
             "peers": peers,
             "connections": Counter(peer["state"] for peer in peers),
             "ipam": self.ipam(),
-            "pods": sum(attachment != EXPOSE for attachment in self._node.allocator.held),
+            "pods": len(self._attachments.records),
             "endpoints": self._node.directory.count,
             "digest": f"{self._node.digest:016x}",
             "unconfirmed": self._node.unconfirmed,
@@ -190,7 +191,7 @@ class Status:
                 {
                     "id": record.container_id,
                     "mac": record.mac,
-                    "addresses": [f"{record.address}/{self._prefix}"],
+                    "addresses": record.shown(self._prefix),
                     "label": record.label,
                 }
                 for record in self._attachments.records.values()
@@ -212,6 +213,8 @@ class Status:
                     "container_id": record.container_id,
                     "interface": record.ifname,
                     "address": record.address,
+                    "addresses": record.shown(self._prefix),
+                    "ipam": _delegate_of(record),
                     "mac": record.mac,
                     "host_interface": record.host_ifname,
                     "netns": record.netns,
@@ -346,3 +349,8 @@ class Status:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             lines += [f"{name}{labels} {round(value, 6)}" for labels, value in values]
         return "\n".join(lines) + "\n"
+
+
+def _delegate_of(record: Record) -> str:
+    """The IPAM plugin that gave the addresses; empty for the agent."""
+    return str(json.loads(record.ipam).get("type", "")) if record.ipam else ""
