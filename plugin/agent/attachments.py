@@ -85,7 +85,7 @@ class Attachments:
         self._store = store
         self._node = node
         self._gateways = gateways
-        self._leases = Leases(allocator, pod_range)
+        self._leases = Leases(node)
         self._others_have = others_have
         self._now_s = now_s
         self._log = log

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Final
 
 from plugin.core import cni, shares
-from plugin.core.allocator import AddressTakenError, Attachment, PoolExhaustedError, RingAllocator
+from plugin.core.allocator import AddressTakenError, Attachment, PoolExhaustedError
 from plugin.core.cni import AddressRange, CniError
 from plugin.core.council import Wish
 from plugin.core.node import Node
@@ -42,13 +42,13 @@ class Leases:
     """Takes and gives back the addresses of attachments, all or none.
 
     Args:
-        allocator: Gives addresses.
-        pod_range: The pod range.
+        node: Its allocator gives addresses, its directory knows those of all nodes.
     """
 
-    def __init__(self, allocator: RingAllocator, pod_range: IPv4Network) -> None:
-        self._allocator = allocator
-        self._range = pod_range
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._allocator = node.allocator
+        self._range = node.keys.network
 
     def take(
         self, attachment: Attachment, ranges: Sequence[Sequence[AddressRange]], *, now_s: float
@@ -74,11 +74,23 @@ class Leases:
                 return self._allocator.allocate(holder, now_s=now_s, within=within)
             except PoolExhaustedError as error:
                 refusal = error
-        # The last of the alternatives is the one that is asked for elsewhere.
-        wish = Wish(exact=one.first) if one.first is not None and one.first == one.last else Wish(
-            within=one.subnet if one.subnet != self._range or within is not None else None
-        )  # fmt: skip
-        raise SpaceNeededError(wish, refusal.message, refusal.hint) from refusal
+        raise SpaceNeededError(self._wish(one), refusal.message, refusal.hint) from refusal
+
+    def _wish(self, one: AddressRange) -> Wish:
+        """What to ask the other members for when a range, the last of the alternatives, has nothing here.
+
+        Of a subnet they give what they like; of a part of one an address that nobody is known to have.
+        """
+        if one == AddressRange(self._range):
+            return Wish()
+        if one.first is one.last is None:
+            return Wish(within=one.subnet)
+        first, last = one.bounds
+        known = self._node.directory
+        for address in shares.usable(self._range, Share(first, last)):
+            if known.locate(address) is None and not self._allocator.owns(address):
+                return Wish(exact=address)
+        return Wish(exact=last)  # all are taken: whoever has the last one says so
 
     def claim(self, attachment: Attachment, addresses: Sequence[IPv4Address], *, now_s: float) -> None:
         """Exactly these addresses.
@@ -168,7 +180,7 @@ class SideGateways:
         served = self._node.allocator.held.get(holder) == gateway
         if served or gateway not in self._range or self._node.directory.locate(gateway) is not None:
             return
-        leases = Leases(self._node.allocator, self._range)
+        leases = Leases(self._node)
         leases.claim(holder, [gateway], now_s=0)
         try:
             self._netlink.request(

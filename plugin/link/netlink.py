@@ -232,12 +232,13 @@ class Netlink:
             found.append((index, IPv4Interface((packed, prefix))))
         return found
 
-    def routes(self) -> list[Route]:
-        """The IPv4 routes of the main table."""
-        header = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, c.RT_TABLE_MAIN, 0, 0, 0, 0)
+    def routes(self, *, every_table: bool = False) -> list[Route]:
+        """The IPv4 routes of the main table, or those of all tables that lead to other hosts."""
+        table = 0 if every_table else c.RT_TABLE_MAIN
+        header = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, table, 0, 0, 0, 0)
         found = []
         for body in self._dump(c.GETROUTE, header):
-            if body[4] != c.RT_TABLE_MAIN:
+            if body[4] != c.RT_TABLE_MAIN and not (every_table and body[7] == c.RTN_UNICAST):
                 continue
             attributes = _attributes(body, 12)
             gateway, index = attributes.get(c.RTA_GATEWAY), attributes.get(c.RTA_OIF)

@@ -142,7 +142,7 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
     if inner is None or outer is None:
         raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted meanwhile?")
-    inside.request(rtnl.link_set(inner.index, up=True), *_inner(inner, pod), what=f"set up {pod.ifname} in the pod")
+    _furnish(inside, inner, pod)
     netlink.request(
         rtnl.link_set(outer.index, up=True),
         rtnl.bridge_port_set(outer.index, hairpin=pod.hairpin),
@@ -154,11 +154,17 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     return outer
 
 
-def _inner(inner: Link, pod: PodLink) -> list[bytes]:
-    return [
-        *(rtnl.address_add(inner.index, interface) for interface in pod.interfaces),
-        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner.index) for route in pod.routes),
-    ]
+def _furnish(inside: Netlink, inner: Link, pod: PodLink) -> None:
+    """The pod's end goes up and gets its addresses and routes, all in one send.
+
+    A route that the pod has already by another interface stays as it is: the first one wins, as with the reference
+    plugins.
+    """
+    first = [rtnl.link_set(inner.index, up=True), *(rtnl.address_add(inner.index, one) for one in pod.interfaces)]
+    routes = [rtnl.route_add(route.destination, gateway=route.gateway, index=inner.index) for route in pod.routes]
+    for position, error in inside.attempt(*first, *routes):
+        if position < len(first) or error.errno != errno.EEXIST:
+            raise NetlinkError(error.errno, f"set up {pod.ifname} in the pod: {error.strerror}")
 
 
 def _marks(outer: Link, pod: PodLink) -> list[bytes]:
@@ -179,7 +185,7 @@ def configure(netlink: Netlink, netns_fd: int, pod: PodLink) -> Link:
             inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
             if inner is None or outer is None:
                 raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted?")
-            inside.request(*_inner(inner, pod), what=f"set up {pod.ifname} in the pod")
+            _furnish(inside, inner, pod)
             netlink.request(*_marks(outer, pod), what=f"mark {pod.host_ifname} on the switch")
             return outer
     except NetlinkError as error:
@@ -216,7 +222,9 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
         with Netlink(netns_fd) as inside:
             inner = inside.link(ifname)
             addresses = inside.addresses()
-            routes = inside.routes()
+            # Of every link and table: of two interfaces with the same route the first one has it, and the plugin `sbr`
+            # moves routes to a table of their own.
+            routes = inside.routes(every_table=True)
     except OSError as error:
         raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
     outer = netlink.link(name)
@@ -227,11 +235,7 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
         host_master=bridge.name if outer is not None and outer.master == bridge.index else "",
         paired=inner is None or outer is None or inner.peer_index in {0, outer.index},
         addresses=tuple(interface for index, interface in addresses if inner is not None and index == inner.index),
-        routes=tuple(
-            cni.Route(route.destination, route.gateway)
-            for route in routes
-            if inner is not None and route.index == inner.index
-        ),
+        routes=tuple(cni.Route(route.destination, route.gateway) for route in routes),
     )
 
 

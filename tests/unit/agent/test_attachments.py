@@ -44,7 +44,7 @@ class Kernel:
 
     def attach(self, _netlink: object, _bridge: Link, _fd: int, pod: pods.PodLink) -> Link:
         self.answer()
-        self.links[pod.host_ifname] = pod.interface.ip
+        self.links[pod.host_ifname] = pod.interfaces[0].ip if pod.interfaces else None
         return Link(
             index=9, name=pod.host_ifname, mac="02:00:00:00:00:09", mtu=pod.mtu_bytes, up=True, master=2, kind="veth"
         )
@@ -53,8 +53,11 @@ class Kernel:
         self.answer()
         return self.links.pop(name, False) is not False
 
-    def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, IPv4Address | None]:
-        return dict(self.links)
+    def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, pods.Leftover]:
+        return {
+            name: pods.Leftover() if address is None else pods.Leftover(pods.mac_for(address), (address,))
+            for name, address in self.links.items()
+        }
 
     def answer(self) -> None:
         if self.refusal is not None:
@@ -76,7 +79,7 @@ class Agent:
         assert self.gateway == GATEWAY
         self.attachments = Attachments(
             netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
-            allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
+            allocator=self.allocator, store=self.store, node=self.node, gateways=None, others_have=lambda: self.others_have,
             now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
         )  # fmt: skip
 
@@ -291,9 +294,9 @@ def test_the_queue_is_worked_off_and_what_is_no_call_is_set_aside(agent: Agent, 
     ("conf", "named"),
     [
         ({"bridge": "cni0"}, "cni0"),
-        ({"capabilities": {"ips": True}, "runtimeConfig": {"ips": ["10.9.0.2", "10.9.0.3"]}}, "2 addresses"),
+        ({"runtimeConfig": {"ips": [f"10.9.0.{number}" for number in range(2, 20)]}}, "more than 16 addresses"),
     ],
-    ids=["another bridge", "two addresses"],
+    ids=["another bridge", "too many addresses"],
 )
 def test_what_this_node_cannot_do_is_refused_and_never_passed_over(
     agent: Agent, kernel: Kernel, conf: dict[str, Any], named: str
