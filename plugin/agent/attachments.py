@@ -27,7 +27,7 @@ from plugin.core.cni_ipam import IpamCall, IpamPlan, subnet_complaint
 from plugin.core.cni_lease import ADDRESSES_MAX, Lease, delegated_lease, own_lease
 from plugin.core.errors import MissingError
 from plugin.core.node import Node
-from plugin.link import netns, pods
+from plugin.link import netns, pods, rules
 from plugin.link.netlink import Link, Netlink, NetlinkError
 
 _LABEL_ID_CHARACTERS: Final = 12
@@ -164,6 +164,9 @@ class Attachments:
             else:
                 outer = self._attach(sandbox, pod)
                 undo.callback(pods.detach, self._netlink, record.host_ifname)
+            if not record.masquerade:
+                undo.callback(rules.keep_address, record.addresses, keep=False)
+                self._keep_address(record)
             self._remember(_added(record))
             undo.pop_all()
         self._announce(record)
@@ -228,6 +231,12 @@ class Attachments:
                 self._gateways.serve(gateway)
         self._leases.claim(request.attachment, [interface.ip for interface, _ in lease.addresses], now_s=now_s)
         return lease
+
+    def _keep_address(self, record: Record) -> None:
+        try:
+            rules.keep_address(record.addresses, keep=True)
+        except MissingError as error:
+            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
 
     def _undo_allocation(self, attachment: Attachment) -> None:
         """Forget first, then give back: an address that is still written down must stay held."""
@@ -317,6 +326,7 @@ class Attachments:
             netns=request.netns,
             label=request.pod or container_id[:_LABEL_ID_CHARACTERS],
             ipam="" if request.delegate is None else json.dumps(request.delegate.ipam),
+            masquerade=request.config.masquerade is not False,
         )
 
     def _remember(self, record: Record) -> None:
@@ -374,6 +384,8 @@ class Attachments:
             self._node.detach(address, now_s=self._now_s())
         try:
             pods.detach(self._netlink, record.host_ifname)
+            if not record.masquerade:
+                rules.keep_address(record.addresses, keep=False)
             self._store.drop(record.attachment)
         except (MissingError, NetlinkError) as error:
             # The address stays held until the record is gone for good; `retry` tries again.
@@ -439,6 +451,9 @@ class Attachments:
             else:
                 self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
                 self.remove(record)
+        # The rules were replaced at the start, with an empty set.
+        plain = [one for record in self.records.values() if not record.masquerade for one in record.addresses]
+        rules.keep_address(plain, keep=True)
         known = {record.host_ifname for record in recorded.values()}
         for name, leftover in found.items():
             if name not in known:

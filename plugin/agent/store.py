@@ -28,7 +28,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `address` is empty as long as another IPAM plugin has not given one; `more` are further addresses; `prefixes` belong
     to all of them and are empty where each is that of the pod range. `ipam` is the `ipam` object, as JSON, by which
-    another plugin gave the addresses: they go back the same way.
+    another plugin gave the addresses: they go back the same way. `masquerade` False: the pod leaves the range as who it
+    is.
     """
 
     network: str
@@ -43,6 +44,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     more: tuple[str, ...] = ()
     prefixes: tuple[int, ...] = ()
     ipam: str = ""
+    masquerade: bool = True
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:

@@ -39,6 +39,13 @@ class Link:
     vxlan_vni: int | None = None
     vxlan_local: IPv4Address | None = None
     vxlan_port: int | None = None
+    port_data: bytes = b""
+
+    @property
+    def hairpin(self) -> bool | None:
+        """Whether the bridge may send a frame back to the port it came from; None: this is no port."""
+        mode = _attributes(self.port_data, 0).get(c.BRPORT_MODE)
+        return None if mode is None else mode != b"\0"
 
 
 BATCH_MAX: Final = 256
@@ -106,6 +113,7 @@ def _link(body: bytes) -> Link:
         vxlan_vni=struct.unpack("I", data[c.VXLAN_ID])[0] if c.VXLAN_ID in data else None,
         vxlan_local=IPv4Address(data[c.VXLAN_LOCAL]) if c.VXLAN_LOCAL in data else None,
         vxlan_port=struct.unpack(">H", data[c.VXLAN_PORT])[0] if c.VXLAN_PORT in data else None,
+        port_data=info.get(c.INFO_SLAVE_DATA, b""),
     )
 
 

@@ -233,6 +233,7 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
         host_ifname=name,
         host=_seen(outer),
         host_master=bridge.name if outer is not None and outer.master == bridge.index else "",
+        hairpin=None if outer is None else outer.hairpin,
         paired=inner is None or outer is None or inner.peer_index in {0, outer.index},
         addresses=tuple(interface for index, interface in addresses if inner is not None and index == inner.index),
         routes=tuple(cni.Route(route.destination, route.gateway) for route in routes),

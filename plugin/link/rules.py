@@ -5,13 +5,16 @@
 
 import json
 import subprocess
-from ipaddress import IPv4Network
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
 from plugin.core.errors import MissingError
 
 TABLE: Final = "weave"
 FAMILY: Final = "ip"
+PLAIN: Final = "plain"
+"""The set of pod addresses that are not masqueraded."""
 _NFT_TIMEOUT_S: Final = 20.0
 
 
@@ -19,7 +22,8 @@ def masquerade_rules(pod_range: IPv4Network, bridge: str) -> dict[str, Any]:
     """The transaction, in nft's JSON (libnftables-json(5)).
 
     Traffic of pods that leaves the range gets the node's address; pod to pod never does, so a pod always sees who
-    calls. `fully-random` keeps parallel DNS queries from colliding on a source port.
+    calls; nor do pods whose configuration says so (`keep_address`). `fully-random` keeps parallel DNS queries from
+    colliding on a source port.
     """
     table = {"family": FAMILY, "name": TABLE}
     chain = {"family": FAMILY, "table": TABLE, "name": "postrouting"}
@@ -33,6 +37,7 @@ def masquerade_rules(pod_range: IPv4Network, bridge: str) -> dict[str, Any]:
 
     masquerade = [
         match(source, "==", pods),
+        match(source, "!=", f"@{PLAIN}"),
         match(destination, "!=", pods),
         match(destination, "!=", multicast),
         match({"meta": {"key": "oifname"}}, "!=", bridge),
@@ -44,6 +49,7 @@ def masquerade_rules(pod_range: IPv4Network, bridge: str) -> dict[str, Any]:
             {"add": {"table": table}},  # so that the delete of a first start has something to delete
             {"delete": {"table": table}},
             {"add": {"table": table}},
+            {"add": {"set": {"family": FAMILY, "table": TABLE, "name": PLAIN, "type": "ipv4_addr"}}},
             {"add": {"chain": chain | {"type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}}},
             {"add": {"rule": {"family": FAMILY, "table": TABLE, "chain": "postrouting", "expr": masquerade}}},
         ]
@@ -57,6 +63,22 @@ def ensure_masquerade(pod_range: IPv4Network, bridge: str) -> None:
         MissingError: `nft` is absent, or the kernel refuses (no nf_tables, no NAT).
     """
     _nft(json.dumps(masquerade_rules(pod_range, bridge)))
+
+
+def keep_address(addresses: Collection[IPv4Address], *, keep: bool) -> None:
+    """Pods of these addresses leave the range as who they are (`keep`), or masqueraded again. Twice is harmless.
+
+    One start of `nft`, but only for pods whose configuration asks for it.
+
+    Raises:
+        MissingError: `nft` is absent, or the kernel refuses.
+    """
+    element = {"family": FAMILY, "table": TABLE, "name": PLAIN, "elem": [str(address) for address in addresses]}
+    commands: list[dict[str, Any]] = [{"add": {"element": element}}]
+    if not keep:  # added first, so that the delete has something to delete
+        commands.append({"delete": {"element": element}})
+    if addresses:
+        _nft(json.dumps({"nftables": commands}))
 
 
 def remove_rules() -> None:

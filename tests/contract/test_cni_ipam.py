@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from plugin.core.cni import VERSIONS
 from testbed.space import Space, spawn
-from tests.support.cluster import unpin, wait_for
-from tests.support.runtime import Runtime, needs_plugins
+from tests.support import dhcp_server
+from tests.support.cluster import end, unpin, wait_for
+from tests.support.runtime import DEBIAN_PLUGINS, Runtime, needs_plugins
 
 pytestmark = [
     pytest.mark.kernel,
@@ -554,3 +556,32 @@ def test_check_is_the_agents_and_the_plugins(runtime: Runtime) -> None:
     error = runtime.call("CHECK", FAKE | {"prevResult": result}, pod).error
     assert (error["code"], error["msg"]) == (42, "not reserved")
     assert "said by the IPAM plugin" in error["details"]
+
+
+# ---- dhcp, which sends from the pod's interface before it has an address
+
+
+@needs_plugins("dhcp")
+def test_an_address_of_dhcp_is_leased_by_the_pods_own_interface(runtime: Runtime) -> None:
+    cluster = runtime.cluster
+    cluster.start(2)
+    wait_for(lambda: cluster.peer(1)["state"] == "established", "mesh")
+    server, address = cluster.add(2, "serverpod")  # on the other node: the question goes through the overlay
+    script = Path(dhcp_server.__file__)
+    serving = spawn(server, [sys.executable, str(script), "eth0", address, "10.32.7.9", "10.32.7.1"], stdout=-1)
+    cluster.stack.callback(end, serving)
+    assert serving.stdout is not None
+    cluster.stack.callback(serving.stdout.close)
+    assert serving.stdout.readline() == b"ready\n"
+    daemon_socket = runtime.folder / "dhcp.sock"
+    daemon = spawn(runtime.node, [str(DEBIAN_PLUGINS / "dhcp"), "daemon", "-socketpath", str(daemon_socket)])
+    cluster.stack.callback(end, daemon)
+    wait_for(daemon_socket.exists, "the plugin's daemon listens")
+    conf = {"ipam": {"type": "dhcp", "daemonSocketPath": str(daemon_socket)}}
+    pod, result = runtime.add(conf, "redpod")
+    assert result["ips"][0]["address"] == "10.32.7.9/24"
+    assert runtime.inside(pod).addresses() == ["10.32.7.9/24"]
+    wait_for(lambda: cluster.ping(server, "10.32.7.9") == 0, "the server's node reaches the pod")
+    runtime.call("CHECK", conf | {"prevResult": result}, pod).succeeded()
+    runtime.call("DEL", conf, pod).succeeded()
+    runtime.nothing_left()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from plugin.link import netns
+from testbed.space import Space, run
 from tests.support.cluster import wait_for
 from tests.support.runtime import Runtime
 from tests.support.witness import Witness
@@ -150,6 +151,33 @@ def test_gateway_and_routes(
     assert found == wanted
     assert {entry["dst"]: entry.get("gw") for entry in result.get("routes", [])} == wanted
     runtime.call("CHECK", conf | {"prevResult": result}, pod).succeeded()
+
+
+def set_of_the_plain(runtime: Runtime) -> set[str]:
+    told = run(runtime.node, ["nft", "-j", "list", "set", "ip", "weave", "plain"], timeout_s=10).stdout
+    (found,) = [one["set"] for one in json.loads(told)["nftables"] if "set" in one]
+    return set(found.get("elem", []))
+
+
+def test_without_masquerade_a_pod_leaves_the_range_as_who_it_is(runtime: Runtime) -> None:
+    """Node 2 stands for the world outside: it sees the pod's own address, and answers by a route to it."""
+    plain, result = runtime.add({"ipMasq": False}, "redpod")
+    address = result["ips"][0]["address"].partition("/")[0]
+    usual, _ = runtime.add({"ipMasq": True}, "bluepod")
+    outside = runtime.cluster.nodes[2]
+
+    def reaches(pod: Space) -> bool:
+        return runtime.cluster.ping(pod, "192.168.56.12") == 0
+
+    assert (reaches(plain), reaches(usual)) == (False, True), "nobody outside knows a way to a pod's address"
+    done = run(outside, ["ip", "route", "add", f"{address}/32", "via", "192.168.56.11"], timeout_s=10)
+    assert (done.returncode, reaches(plain)) == (0, True)
+    assert set_of_the_plain(runtime) == {address}
+    runtime.cluster.kill(1)
+    runtime.cluster.start(1)
+    assert set_of_the_plain(runtime) == {address}, "also after a restart, which writes the rules anew"
+    runtime.call("DEL", {}, plain).succeeded()
+    assert set_of_the_plain(runtime) == set()
 
 
 # ---- the rest
