@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from plugin.agent.store import Record, Store
 from plugin.core import cni
 from plugin.core.allocator import EXPOSE
 from plugin.core.cni import CniError
+from plugin.core.cni_ipam import IpamCall, IpamPlan
 from plugin.core.council import Wish
 from plugin.core.errors import MissingError
 from plugin.core.members import Member
@@ -49,6 +51,10 @@ class Kernel:
             index=9, name=pod.host_ifname, mac="02:00:00:00:00:09", mtu=pod.mtu_bytes, up=True, master=2, kind="veth"
         )
 
+    def configure(self, _netlink: object, _fd: int, pod: pods.PodLink) -> Link:
+        assert self.links[pod.host_ifname] is None, "made before, without an address"
+        return self.attach(_netlink, BRIDGE, _fd, pod)
+
     def detach(self, _netlink: object, name: str) -> bool:
         self.answer()
         return self.links.pop(name, False) is not False
@@ -77,16 +83,26 @@ class Agent:
         self.gateway: IPv4Address | None = self.allocator.allocate(EXPOSE, now_s=0)
         self.others_have = False
         assert self.gateway == GATEWAY
+        self.served: list[IPv4Address] = []
         self.attachments = Attachments(
             netlink=None, bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
-            allocator=self.allocator, store=self.store, node=self.node, gateways=None, others_have=lambda: self.others_have,
+            allocator=self.allocator, store=self.store, node=self.node, gateways=SimpleNamespace(serve=self.served.append), others_have=lambda: self.others_have,
             now_s=lambda: 0.0, log=logging.getLogger("test-attachments"),
         )  # fmt: skip
 
-    def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
+    def call(
+        self,
+        verb: str,
+        name: str = "red",
+        *,
+        fd: int | None = FD,
+        again: bool = False,
+        printed: bytes | None = None,
+        **conf: Any,
+    ) -> Any:
         fields = [verb, name * 4, f"/run/netns/{name}", "eth0", "", "/opt/cni/bin"]
         body = "\0".join([*fields, json.dumps(CONF | conf)]).encode()
-        return self.attachments.handle(body, fd, repeated=again)
+        return self.attachments.handle(body, fd, repeated=again, delegated=printed)
 
     def fails(self, verb: str, name: str = "red", **options: Any) -> CniError:
         with pytest.raises(CniError) as raised:
@@ -107,7 +123,7 @@ RED = ({"red" * 4}, {FIRST}, {FIRST})
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     fake = Kernel()
-    for name in ("attach", "detach", "leftovers"):
+    for name in ("attach", "configure", "detach", "leftovers"):
         monkeypatch.setattr(module.pods, name, getattr(fake, name))
     monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: False)
     monkeypatch.setattr(module.netns, "entered", lambda _fd: nullcontext())
@@ -374,3 +390,84 @@ def test_a_living_pod_keeps_an_address_that_the_ring_does_not_give_this_node(
     again.attachments.reconcile()
     assert (again.state, kernel.links) == (RED, {"vethweplredredr": FIRST})
     assert FIRST in again.allocator.strangers.values()
+
+
+# ---- another IPAM plugin
+
+FAKE = {"ipam": {"type": "fake"}}
+PRINTED = json.dumps({"ips": [{"address": f"{FIRST}/30", "gateway": "10.9.0.6"}]}).encode()
+HALF = ({"red" * 4}, set(), set())
+ADD, DEL = IpamPlan((IpamCall("fake", "ADD"),)), IpamPlan((IpamCall("fake", "DEL"),))
+
+
+def test_an_add_in_two_halves_holds_nothing_before_the_plugin_has_answered(agent: Agent, kernel: Kernel) -> None:
+    assert agent.call("ADD", **FAKE) == ADD
+    assert (agent.state, kernel.links) == (HALF, {"vethweplredredr": None})
+    result = json.loads(agent.call("ADD", printed=PRINTED, **FAKE))
+    assert result["ips"] == [{"address": f"{FIRST}/30", "gateway": "10.9.0.6", "interface": 2}]
+    assert (agent.state, agent.served) == (RED, [IPv4Address("10.9.0.6")])
+    assert agent.fails("ADD", **FAKE).code == agent.fails("ADD", printed=PRINTED, **FAKE).code == cni.ALREADY_ATTACHED
+    assert agent.call("DEL", fd=None, **FAKE) == DEL
+    assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+def test_half_an_add_is_removed_by_del_and_by_a_start(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    agent.call("ADD", **FAKE)
+    assert agent.call("DEL", fd=None, **FAKE) == DEL
+    assert (agent.state, kernel.links) == (NOTHING, {})
+    agent.call("ADD", **FAKE)
+    again = restarted(agent, tmp_path)
+    assert (again.state, kernel.links) == (NOTHING, {})
+    assert json.loads(again.call("ADD", printed=PRINTED, **FAKE))["ips"], "the second half makes the first one too"
+    assert again.state == RED
+
+
+@pytest.mark.parametrize("printed", [b"", json.dumps({"ips": [{"address": "10.8.0.1/24"}]}).encode()])
+def test_a_second_half_that_is_refused_holds_nothing(agent: Agent, printed: bytes) -> None:
+    agent.call("ADD", **FAKE)
+    assert agent.fails("ADD", printed=printed, **FAKE).code in {cni.IPAM_FAILED, cni.NO_ADDRESS}
+    assert agent.state == HALF
+    agent.call("DEL", fd=None, **FAKE)
+    assert agent.state == NOTHING
+
+
+def test_a_second_half_that_the_kernel_refuses_leaves_nothing(agent: Agent, kernel: Kernel) -> None:
+    agent.call("ADD", **FAKE)
+    kernel.refusal = pods.AttachError("the kernel refused: no")
+    with pytest.raises(pods.AttachError):  # the fake kernel refuses to remove the link as well
+        agent.call("ADD", printed=PRINTED, **FAKE)
+    assert agent.state == NOTHING
+
+
+def test_an_address_goes_back_by_the_record_and_else_by_the_configuration(agent: Agent) -> None:
+    agent.call("ADD", **FAKE)
+    agent.call("ADD", printed=PRINTED, **FAKE)
+    assert agent.call("DEL", fd=None) == IpamPlan((IpamCall("fake", "DEL", None, {"type": "fake"}),))
+    assert agent.call("DEL", fd=None) == "", "the configuration names nobody"
+    agent.call("ADD")
+    assert agent.call("DEL", fd=None, **FAKE) == "", "the agent itself gave that one"
+    assert agent.call("DEL", fd=None, **FAKE) == DEL, "nobody knows"
+
+
+def test_gc_gives_back_each_that_it_removes_and_status_asks_only_the_plugin(agent: Agent) -> None:
+    agent.call("ADD", **FAKE)
+    agent.call("ADD", printed=PRINTED, **FAKE)
+    collect = IpamCall("fake", "GC")
+    assert agent.call("GC", **FAKE) == IpamPlan((collect,))
+    removed = IpamCall("fake", "DEL", ("red" * 4, "eth0"), {"type": "fake"})
+    assert agent.call("GC", **FAKE, **{"cni.dev/valid-attachments": []}) == IpamPlan((removed, collect))
+    agent.allocator.own([Share(GATEWAY, GATEWAY)])
+    assert agent.call("STATUS", **FAKE) == IpamPlan((IpamCall("fake", "STATUS"),))
+
+
+def test_several_addresses_are_held_announced_and_freed_together(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    two = {"runtimeConfig": {"ips": [str(FIRST), str(FIRST + 2)]}}
+    both = {FIRST, FIRST + 2}
+    agent.call("ADD", **two)
+    assert agent.state[1:] == (both, both)
+    assert agent.fails("ADD", "blue", runtimeConfig={"ips": [str(FIRST + 1), str(FIRST + 2)]}).code == cni.NO_ADDRESS
+    assert agent.state[1:] == (both, both), "the first of the two was given back"
+    again = restarted(agent, tmp_path)
+    assert again.state[1:] == (both, both)
+    again.call("DEL", fd=None)
+    assert again.state == NOTHING
