@@ -289,7 +289,8 @@ class Attachments:
                 )
         if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
             raise CniError(cni.UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
-        if config.requested_mac in {self._bridge.mac, *(record.mac for record in self.records.values())}:
+        others = (record.mac for record in self.records.values() if record.attachment != request.attachment)
+        if config.requested_mac and config.requested_mac in {self._bridge.mac, *others}:
             raise CniError(
                 cni.INVALID_CONFIG,
                 f"the MAC address {config.requested_mac} is another interface's on this switch",
@@ -425,7 +426,8 @@ class Attachments:
         return plan([*calls, *asked(request)])
 
     def _status(self, request: CniRequest, _netns_fd: int | None) -> str | IpamPlan:
-        _ = self._gateway
+        if self._find_gateway() is None:  # at once: a STATUS asks what is, and never waits
+            raise CniError(cni.NOT_AVAILABLE, "this node has no addresses yet", "weave status ipam says why")
         if request.delegate is not None:
             return plan(asked(request))
         if not self._allocator.free and not self._others_have():

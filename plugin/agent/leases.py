@@ -69,7 +69,7 @@ class Leases:
 
     def _one_of(self, ranged: Sequence[AddressRange], holder: Attachment, now_s: float) -> IPv4Address:
         for one in ranged or (AddressRange(self._range),):
-            within = None if one == AddressRange(self._range) else Share(*one.bounds)
+            within = None if self._is_whole(one) else Share(*one.bounds)
             try:
                 return self._allocator.allocate(holder, now_s=now_s, within=within)
             except PoolExhaustedError as error:
@@ -81,7 +81,7 @@ class Leases:
 
         Of a subnet they give what they like; of a part of one an address that nobody is known to have.
         """
-        if one == AddressRange(self._range):
+        if self._is_whole(one):
             return Wish()
         if one.first is one.last is None:
             return Wish(within=one.subnet)
@@ -91,6 +91,9 @@ class Leases:
             if known.locate(address) is None and not self._allocator.owns(address):
                 return Wish(exact=address)
         return Wish(exact=last)  # all are taken: whoever has the last one says so
+
+    def _is_whole(self, one: AddressRange) -> bool:
+        return one.subnet == self._range and one.first is one.last is None
 
     def claim(self, attachment: Attachment, addresses: Sequence[IPv4Address], *, now_s: float) -> None:
         """Exactly these addresses.

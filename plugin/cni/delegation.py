@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the names of the program that this text is part of
     PluginCall: TypeAlias = dict[str, Any]
 
 IPAM_FAILED = 104
-OWN_TYPES = ("", "weave-ipam")
+NO_PLUGINS = ("", "weave-ipam", "weave-net", ".", "..")  # ourselves above all: one process would start the next
 # How long a plugin may take. With what the agent may take before and after, an ADD stays below the kubelet's two
 # minutes; dhcp needs many seconds when nobody answers.
 PLUGIN_S = {"ADD": 30.0, "DEL": 15.0, "CHECK": 10.0, "GC": 15.0, "STATUS": 5.0}
@@ -105,7 +105,7 @@ def plan_without_agent(verb: bytes, stdin: bytes) -> bytes:
 
     ipam = json.loads(stdin).get("ipam")
     kind = ipam.get("type") if isinstance(ipam, dict) else None
-    if not isinstance(kind, str) or kind in OWN_TYPES or "/" in kind:
+    if not isinstance(kind, str) or kind in NO_PLUGINS or "/" in kind:
         return b""
     return json.dumps({"calls": [{"type": kind, "command": text(verb)}]}).encode()
 
@@ -136,8 +136,10 @@ def run_plugin(call: PluginCall, stdin: bytes) -> bytes:
     if call["command"] in ("ADD", "DEL"):
         hold_attachment(json.loads(stdin)["name"].encode(), environment)
     code, printed, said = executed(call, path, environment, stdin)
-    if said:
+    try:  # noqa: SIM105 - contextlib is another import
         posix.write(2, said)
+    except OSError:
+        pass  # nobody reads it
     if code == 0:
         return printed
     raise CallError(*plugin_error(call, path, code, printed, said))

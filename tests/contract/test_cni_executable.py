@@ -583,6 +583,12 @@ def test_without_an_agent_the_plugin_does_its_part_at_once(weave: Weave, verb: s
         assert_kept(weave)
 
 
+@pytest.mark.parametrize("kind", ["weave-net", "weave-ipam", "", "..", "a/b"])
+def test_without_an_agent_nobody_is_run_who_is_no_other_plugin(weave: Weave, kind: str) -> None:
+    ran = weave.run("DEL", IPAM.replace(b"fake", kind.encode()), CNI_PATH=str(weave.folder))
+    assert (ran.code, ran.stdout) == (0, "")
+
+
 def test_an_agent_without_a_plan_runs_nobody(weave: Weave, start_agent: Starter) -> None:
     start_agent(lambda _: http(RESULT))
     assert weave.run("ADD", IPAM, **fake_plugin(weave, "true")).code == 0

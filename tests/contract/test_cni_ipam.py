@@ -200,6 +200,14 @@ def test_the_interface_is_there_before_the_plugin_is_asked(runtime: Runtime) -> 
     assert result["ips"][0]["address"] == "10.32.7.9/24"
 
 
+def test_a_mac_that_is_asked_for_is_the_interfaces_from_the_start(runtime: Runtime) -> None:
+    Fake(runtime)
+    conf = FAKE | {"runtimeConfig": {"mac": "02:aa:00:00:00:05"}}
+    pod, result = runtime.add(conf, "redpod")
+    assert result["interfaces"][2]["mac"] == runtime.inside(pod).links["eth0"].mac == "02:aa:00:00:00:05"
+    assert runtime.cluster.ping(runtime.node, "10.32.7.9") == 0
+
+
 def test_a_pod_without_delegation_asks_nobody(runtime: Runtime) -> None:
     fake = Fake(runtime)
     pod, _ = runtime.add({}, "redpod")

@@ -361,13 +361,15 @@ def test_what_nobody_else_can_give_is_no_wish(agent: Agent, address: str) -> Non
     assert not isinstance(agent.fails("ADD", runtimeConfig={"ips": [address]}), SpaceNeededError)
 
 
-def test_without_an_address_of_the_switch_add_and_status_say_try_again_and_del_works(agent: Agent) -> None:
+def test_without_an_address_of_the_switch_add_says_try_again_status_50_and_del_works(agent: Agent) -> None:
     agent.call("ADD", "blue")
     agent.gateway = None
-    for verb in ("ADD", "STATUS"):
-        error = agent.fails(verb)
-        assert isinstance(error, NotReadyError)
-        assert error.code == cni.TRY_AGAIN_LATER == 11
+    error = agent.fails("ADD")
+    assert isinstance(error, NotReadyError)
+    assert error.code == cni.TRY_AGAIN_LATER == 11
+    error = agent.fails("STATUS")
+    assert not isinstance(error, NotReadyError), "it is not waited for"
+    assert error.code == cni.NOT_AVAILABLE == 50
     assert agent.call("DEL", "blue") == ""
     assert agent.state == NOTHING
 
