@@ -42,14 +42,15 @@ else:
 """
 
 
-def precompiled(source: Path, interpreter: str) -> bytes:
-    """As `stamped`, for a program that starts so often that compiling it counts (5 ms of the 20 that a CNI call takes).
+def precompiled(program: bytes, name: str) -> bytes:
+    """What `stamped` made, for a program that starts so often that compiling it counts: 5 ms of the 20 of a CNI call.
 
-    Raises:
-        ValueError: As `stamped`.
+    Args:
+        program: Its text, with the first line.
+        name: What tracebacks call it.
     """
-    shebang, text = stamped(source, interpreter).split(b"\n", 1)
-    code = marshal.dumps(compile(text, source.name, "exec", dont_inherit=True, optimize=2))
+    shebang, text = program.split(b"\n", 1)
+    code = marshal.dumps(compile(text, name, "exec", dont_inherit=True, optimize=2))
     loader = _LOADER.format(magic=MAGIC_NUMBER, code=binascii.b2a_base64(code, newline=False))
     quoted = b"".join(b"#|" + line for line in text.splitlines(keepends=True))
     return shebang + b"\n" + loader.encode() + quoted

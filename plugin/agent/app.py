@@ -19,11 +19,12 @@ from typing import Final
 from plugin.agent.actions import Actions
 from plugin.agent.api import READ_ONLY, Server, remove_socket, tcp_listener, unix_listener
 from plugin.agent.attachments import Attachments
-from plugin.agent.capabilities import Capabilities, ports_at_start
+from plugin.agent.capabilities import Capabilities, plain_addresses, ports_at_start
 from plugin.agent.config import AgentConfig
 from plugin.agent.driver import Driver, bind_control
 from plugin.agent.forwarder import Forwarder
 from plugin.agent.gateway import Gateway
+from plugin.agent.leases import SideGateways
 from plugin.agent.names import bridge_mac
 from plugin.agent.probing import Prober
 from plugin.agent.removals import CALLS_MAX
@@ -74,7 +75,8 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             log.error("state damaged", extra={"reason": loaded.damage})
 
         # The data plane: switch, overlay, rules.
-        plane = ensure_data_plane(netlink, config, uplink, ports_at_start(netfilter, store.records))
+        kept = ports_at_start(netfilter, store.records), plain_addresses(store.records)
+        plane = ensure_data_plane(netlink, config, uplink, *kept)
         log.info(
             "data plane ready",
             extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
@@ -109,6 +111,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             changed=hands.address_changed,
             log=log,
         )
+        side_gateways = SideGateways(netlink, plane.bridge, node)
         attachments = Attachments(
             netlink=netlink,
             removing=_removing(stack),
@@ -120,6 +123,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             store=store,
             queue=state / "del-queue",
             node=node,
+            gateways=side_gateways,
             others_have=lambda: any(
                 one.addresses > 1 and not one.state for one in node.council.holdings() if one.uid != node.me.uid
             ),
@@ -129,13 +133,16 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
                 netlink,
                 netfilter,
                 reserved=reserved_ports(config),
-                restore=lambda host_ports: rules.ensure_rules(config.network, config.bridge, host_ports),
+                restore=lambda host_ports: rules.ensure_rules(
+                    config.network, config.bridge, host_ports, plain_addresses(store.records)
+                ),
                 log=log,
             ),
         )
         gateway.take_up()
         attachments.removals.start()
         stack.push_async_callback(attachments.removals.stop)
+        side_gateways.take_up()
         await attachments.reconcile()
         await attachments.drain_queue()
 
@@ -253,6 +260,7 @@ def ensure_data_plane(
     config: AgentConfig,
     uplink: switch.Uplink,
     host_ports: Iterable[tuple[IPv4Address, PortMapping]] = (),
+    plain: Iterable[IPv4Address] = (),
 ) -> DataPlane:
     """Switch, overlay device and rules are there and as configured, whatever an earlier agent has left.
 
@@ -268,7 +276,7 @@ def ensure_data_plane(
     device = overlay.ensure_overlay(
         netlink, bridge=bridge, vni=config.vni, local=config.address, port=config.vxlan_port, mtu_bytes=mtu_bytes
     )
-    rules.ensure_rules(config.network, config.bridge, host_ports)
+    rules.ensure_rules(config.network, config.bridge, host_ports, plain)
     sysctls.apply_sysctls(sysctls.switch(config.bridge))  # after the rules, which keep pods out
     # Read again: an existing bridge has only now got its MAC and MTU.
     return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes)

@@ -5,43 +5,39 @@ is allocated, remembered on disk, put on a veth pair by plugin/link/pods.py, and
 Undo is a stack: every step names its own inverse, and a failure at any point leaves nothing behind.
 """
 
+import dataclasses
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
 from plugin.agent.capabilities import Capabilities
 from plugin.agent.del_queue import DelQueue
+from plugin.agent.delegating import RECOVERED, asked, give_back, plan
+from plugin.agent.leases import Leases, SideGateways, SpaceNeededError
 from plugin.agent.removals import Hears, Removals
 from plugin.agent.store import Record, Store
-from plugin.core import cni, shares
-from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError, RingAllocator
+from plugin.core import cni
+from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, RingAllocator
 from plugin.core.bandwidth import Bandwidth
 from plugin.core.cni import CniError, CniRequest
-from plugin.core.council import Wish
+from plugin.core.cni_ipam import IpamCall, IpamPlan, subnet_complaint
+from plugin.core.cni_lease import ADDRESSES_MAX, Lease, delegated_lease, own_lease
 from plugin.core.errors import MissingError
 from plugin.core.node import Node
-from plugin.core.shares import Share
-from plugin.link import netns, pods
+from plugin.link import netns, pods, rules
 from plugin.link.netlink import Link, Netlink, NetlinkError
 
 _LABEL_ID_CHARACTERS: Final = 12
-_RECOVERED: Final = "recovered"
-_DEFAULT_ROUTE: Final = IPv4Network("0.0.0.0/0")
 _EMPTY: Final = ""
 _SUBNET_PREFIX_MAX: Final = 30
 """The first and last address of a subnet are not given to pods: a /31 would have none."""
 
-
-class SpaceNeededError(CniError):
-    """The address is not to be had here now; perhaps another member of the ring gives some (`wish`)."""
-
-    def __init__(self, wish: Wish, message: str, details: str) -> None:
-        super().__init__(cni.NO_ADDRESS, message, details)
-        self.wish = wish
+__all__ = ["Attachments", "NotReadyError", "SpaceNeededError"]
 
 
 class NotReadyError(CniError):
@@ -62,6 +58,7 @@ class Attachments:
         store: Remembers them.
         queue: Where the executable leaves DELs while no agent answers.
         node: Announces them.
+        gateways: Make the switch answer for gateways that other IPAM plugins name.
         others_have: Whether another member of the ring may still have addresses to give.
         now_s: The clock.
         log: Where events go.
@@ -81,6 +78,7 @@ class Attachments:
         store: Store,
         queue: Path,
         node: Node,
+        gateways: SideGateways,
         others_have: Callable[[], bool],
         now_s: Callable[[], float],
         log: logging.Logger,
@@ -95,6 +93,8 @@ class Attachments:
         self._allocator = allocator
         self._store = store
         self._node = node
+        self._gateways = gateways
+        self._leases = Leases(node)
         self._others_have = others_have
         self._now_s = now_s
         self._log = log
@@ -131,8 +131,9 @@ class Attachments:
         netns_fd: int | None,
         *,
         repeated: bool = False,
+        delegated: bytes | None = None,
         gone: Callable[[], bool] = lambda: False,
-    ) -> str:
+    ) -> str | IpamPlan:
         """Carry out one call.
 
         Args:
@@ -140,20 +141,25 @@ class Attachments:
             netns_fd: The pod's namespace as the executable opened it, or None. The caller closes it.
             repeated: The executable lost the connection during the same call and asks again: what an unfinished ADD
                 left behind is removed first.
+            delegated: What another IPAM plugin printed in answer to the plan of an ADD; None before it was asked.
             gone: Whether the executable has ended meanwhile. Its runtime has killed it, then, and says DEL next: an ADD
                 that is carried out after that DEL would never be taken back.
 
         Returns:
-            What the executable prints.
+            What the executable prints; or what it has to ask another IPAM plugin, before an ADD is complete and after
+            any other verb.
 
         Raises:
-            CniError: The call fails; nothing was left behind.
+            CniError: The call fails; nothing was left behind but, before a plugin was asked, what its DEL removes.
         """
         request = cni.parse_request(body)
+        if delegated is not None:
+            request = dataclasses.replace(request, delegated=delegated)
         try:
             if (verb := self._removing_verbs.get(request.command)) is not None:
-                await self.remove(*verb(request))
-                return _EMPTY
+                leaving, answer = verb(request)
+                await self.remove(*leaving)
+                return answer
             if request.command == "ADD":
                 await self._make_way(request.attachment, gone, repeated=repeated)
             return self._verbs[request.command](request, netns_fd)
@@ -174,26 +180,39 @@ class Attachments:
         return None if attachment == EXPOSE else self._store.get(attachment)
 
     # --- ADD --------------------------------------------------------------------------------------------------------
-    def _add(self, request: CniRequest, netns_fd: int | None) -> str:
+    def _add(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
         sandbox = self._sandbox(request, netns_fd)
-        if (known := self._known(request.attachment)) is not None:
+        begun = self._known(request.attachment)
+        if begun is not None and (begun.address or request.delegated is None):
             raise CniError(
                 cni.ALREADY_ATTACHED,
-                f"{request.container_id} is attached already, with {known.address} on {request.ifname}",
+                f"{request.container_id} is attached already, with {begun.address or 'no address'} on {request.ifname}",
                 "every ADD needs a DEL before it is repeated",
             )
         self._refuse_what_is_not_here(request)
         mtu_bytes = self._mtu_for(request)
         bandwidth = cni.fitted(request.config.bandwidth, mtu_bytes)
-        self._capabilities.refuse_taken(request.config.ports, self.records.values())
+        others = (record for attachment, record in self.records.items() if attachment != request.attachment)
+        self._capabilities.refuse_taken(request.config.ports, others)
+        _ = self._gateway  # before anything is done: without one no pod can be complete
+        if request.delegate is not None and request.delegated is None:
+            return self._begin(request, sandbox, mtu_bytes)
         with ExitStack() as undo:
-            address = self._allocate(request)
+            lease = self._lease(request)
             undo.callback(self._undo_allocation, request.attachment)
-            record = self._record(request, address, bandwidth)
-            self._remember(record)
-            pod = self._pod_link(request, record, mtu_bytes)
-            outer = self._attach(sandbox, pod)
-            undo.callback(pods.detach, self._netlink, record.host_ifname)
+            record = self._record(request, lease, begun, bandwidth)
+            if begun is None:
+                self._remember(record)
+            pod = self._pod_link(request, record, lease, mtu_bytes)
+            if begun is not None:
+                undo.callback(pods.detach, self._netlink, record.host_ifname)
+                outer = self._configure(sandbox, pod)
+            else:
+                outer = self._attach(sandbox, pod)
+                undo.callback(pods.detach, self._netlink, record.host_ifname)
+            if not record.masquerade:
+                undo.callback(rules.keep_address, record.addresses, keep=False)
+                self._keep_address(record)
             undo.callback(self._capabilities.withdraw, record)
             self._capabilities.grant(record, outer, self.records)
             self._remember(_added(record))
@@ -201,8 +220,10 @@ class Attachments:
         self._announce(record)
         self._log.info(
             "pod attached",
-            extra={"pod": record.label, "address": str(address), "interface": record.host_ifname, "mac": record.mac},
-        )
+            extra={
+                "pod": record.label, "address": record.address, "interface": record.host_ifname, "mac": record.mac,
+            },
+        )  # fmt: skip
         attached = cni.Attached(
             bridge=self._bridge.name,
             bridge_mac=self._bridge.mac,
@@ -212,11 +233,58 @@ class Attachments:
             mac=record.mac,
             sandbox=request.netns,
             mtu_bytes=mtu_bytes,
-            addresses=((pod.interface, request.config.ipam.gateway or self._gateway),),
-            routes=tuple(pod.routes),
-            dns=request.config.dns,
+            addresses=lease.addresses,
+            routes=lease.routes,
+            dns=lease.dns,
         )
         return cni.result_json(request, attached)
+
+    def _begin(self, request: CniRequest, sandbox: int, mtu_bytes: int) -> IpamPlan:
+        """The first half of an ADD whose addresses another IPAM plugin gives: the interface, as some of them need it.
+
+        What is left to do comes back; the second half is the same call again, with what the plugin printed. If that
+        never comes, DEL or the next start removes what was made here.
+        """
+        assert request.delegate is not None
+        with ExitStack() as undo:
+            undo.callback(self._undo_allocation, request.attachment)
+            record = self._record(request, Lease(()), None)
+            self._remember(record)
+            self._attach(sandbox, self._pod_link(request, record, Lease(()), mtu_bytes))
+            undo.pop_all()
+        return IpamPlan((IpamCall(request.delegate.kind, "ADD"),))
+
+    def _lease(self, request: CniRequest) -> Lease:
+        """The pod's addresses, held from now on: the agent's own, or those of the plugin that was asked."""
+        config, now_s = request.config, self._now_s()
+        if request.delegate is None:
+            if config.requested_addresses:
+                addresses = config.requested_addresses
+                self._leases.claim(request.attachment, addresses, now_s=now_s)
+            else:
+                addresses = self._leases.take(request.attachment, config.ipam.ranges, now_s=now_s)
+            return own_lease(addresses, config, pod_range=self._range, switch=self._gateway)
+        kind = request.delegate.kind
+        assert request.delegated is not None
+        lease = delegated_lease(request.delegated, kind, config, switch=self._gateway)
+        for interface, _ in lease.addresses:
+            if interface.ip not in self._range:
+                raise CniError(
+                    cni.NO_ADDRESS,
+                    f"the IPAM plugin {kind} gave {interface.ip}, which is not in the pod range {self._range}",
+                    "nobody could tell whether another node has it: configure it with a part of the pod range",
+                )
+        if config.is_gateway is not False:
+            for gateway in {gateway for _, gateway in lease.addresses if gateway is not None}:
+                self._gateways.serve(gateway)
+        self._leases.claim(request.attachment, [interface.ip for interface, _ in lease.addresses], now_s=now_s)
+        return lease
+
+    def _keep_address(self, record: Record) -> None:
+        try:
+            rules.keep_address(record.addresses, keep=True)
+        except MissingError as error:
+            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
 
     def _undo_allocation(self, attachment: Attachment) -> None:
         """Forget first, then give back: an address that is still written down must stay held."""
@@ -227,7 +295,7 @@ class Attachments:
             if (record := self._known(attachment)) is not None:
                 self._unfinished[attachment] = record
             return
-        self._allocator.release(attachment, now_s=self._now_s())
+        self._leases.release(attachment, now_s=self._now_s())
 
     def _sandbox(self, request: CniRequest, netns_fd: int | None) -> int:
         """The pod's namespace: really one, and not the node's own (Weave and skel refuse that too)."""
@@ -262,19 +330,19 @@ class Attachments:
                 f'"bridge": {config.bridge} is not this agent\'s switch, which is {self._bridge.name}',
                 "leave bridge out of the configuration",
             )
-        if config.ipam.subnet not in {None, self._range}:
-            subnet = config.ipam.subnet
-            if not subnet.subnet_of(self._range) or subnet.prefixlen > _SUBNET_PREFIX_MAX:
+        for one in (one for ranged in config.ipam.ranges for one in ranged):
+            if complaint := subnet_complaint(one, self._range, _SUBNET_PREFIX_MAX):
                 raise CniError(
-                    cni.INVALID_CONFIG,
-                    f'"ipam.subnet": {subnet} is no part of the pod range {self._range} with room for pods',
-                    f"name a subnet of {self._range}, or leave ipam.subnet out",
+                    cni.INVALID_CONFIG, complaint, f"name a subnet of {self._range}, or leave ipam.subnet out"
                 )
-        if len(config.requested_addresses) > 1:
+        if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
+            raise CniError(cni.UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
+        others = (record.mac for record in self.records.values() if record.attachment != request.attachment)
+        if config.requested_mac and config.requested_mac in {self._bridge.mac, *others}:
             raise CniError(
-                cni.UNSUPPORTED_FIELD,
-                f"{len(config.requested_addresses)} addresses are asked for; an attachment has one",
-                "ask for one address, or none",
+                cni.INVALID_CONFIG,
+                f"the MAC address {config.requested_mac} is another interface's on this switch",
+                "ask for another one, or for none",
             )
 
     def _mtu_for(self, request: CniRequest) -> int:
@@ -287,38 +355,32 @@ class Attachments:
             )
         return wanted or self._mtu_bytes
 
-    def _allocate(self, request: CniRequest) -> IPv4Address:
-        _ = self._gateway  # before anything is done: without one no pod can be complete
-        wanted = request.config.requested_addresses
-        subnet = request.config.ipam.subnet
-        within = subnet if subnet not in {None, self._range} else None
-        try:
-            if not wanted:
-                return self._allocator.allocate(request.attachment, now_s=self._now_s(), within=within)
-            self._allocator.claim(request.attachment, wanted[0])
-        except PoolExhaustedError as error:
-            raise SpaceNeededError(Wish(within=within), error.message, error.hint) from error
-        except AddressTakenError as error:
-            elsewhere = shares.is_usable(self._range, Share(wanted[0], wanted[0]), wanted[0])
-            if wanted[0] in self._range and elsewhere and not self._allocator.owns(wanted[0]):
-                raise SpaceNeededError(Wish(exact=wanted[0]), error.message, error.hint) from error
-            raise CniError(cni.NO_ADDRESS, error.message, error.hint) from error
-        return wanted[0]
-
-    def _record(self, request: CniRequest, address: IPv4Address, bandwidth: Bandwidth) -> Record:
+    def _record(
+        self, request: CniRequest, lease: Lease, begun: Record | None, bandwidth: Bandwidth | None = None
+    ) -> Record:
         network, container_id, ifname = request.attachment
         taken = {record.host_ifname for record in self.records.values()}
+        interfaces = [interface for interface, _ in lease.addresses]
+        addresses = [str(interface.ip) for interface in interfaces]
+        prefixes = tuple(interface.network.prefixlen for interface in interfaces)
+        early = request.delegate is not None  # the interface is made before the address is known
         return Record(
             network=network,
             container_id=container_id,
             ifname=ifname,
-            address=str(address),
-            mac=request.config.requested_mac or pods.mac_for(address),
-            host_ifname=pods.free_host_ifname(container_id, ifname, taken),
+            address=addresses[0] if addresses else "",
+            more=tuple(addresses[1:]),
+            prefixes=() if set(prefixes) <= {self._range.prefixlen} else prefixes,
+            mac=request.config.requested_mac
+            or (pods.mac_for_attachment(request.attachment) if early else pods.mac_for(interfaces[0].ip)),
+            host_ifname=begun.host_ifname if begun else pods.free_host_ifname(container_id, ifname, taken),
             netns=request.netns,
             label=request.pod or container_id[:_LABEL_ID_CHARACTERS],
-            ports=request.config.ports,
-            bandwidth=bandwidth or None,
+            # What it asks for beside an interface belongs to its address, and comes with it.
+            ports=request.config.ports if addresses else (),
+            bandwidth=(bandwidth or None) if addresses else None,
+            ipam="" if request.delegate is None else json.dumps(request.delegate.ipam),
+            masquerade=request.config.masquerade is not False,
         )
 
     def _remember(self, record: Record) -> None:
@@ -327,21 +389,22 @@ class Attachments:
         except MissingError as error:
             raise CniError(cni.IO_FAILURE, error.message, error.hint) from error
 
-    def _pod_link(self, request: CniRequest, record: Record, mtu_bytes: int) -> pods.PodLink:
-        ipam = request.config.ipam
-        default = (cni.Route(_DEFAULT_ROUTE, ipam.gateway or self._gateway),)
-        routes = default if ipam.routes is None else tuple(
-            cni.Route(route.destination, route.gateway or ipam.gateway or self._gateway) for route in ipam.routes
-        )  # fmt: skip
+    def _pod_link(self, request: CniRequest, record: Record, lease: Lease, mtu_bytes: int) -> pods.PodLink:
         return pods.PodLink(
             host_ifname=record.host_ifname,
             ifname=request.ifname,
             mac=record.mac,
             mtu_bytes=mtu_bytes,
-            interface=IPv4Interface((record.address, self._range.prefixlen)),
-            routes=routes,
+            interfaces=[interface for interface, _ in lease.addresses],
+            routes=lease.routes,
             hairpin=request.config.hairpin,
         )
+
+    def _configure(self, sandbox: int, pod: pods.PodLink) -> Link:
+        try:
+            return pods.configure(self._netlink, sandbox, pod)
+        except pods.AttachError as error:
+            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
 
     def _attach(self, sandbox: int, pod: pods.PodLink) -> Link:
         try:
@@ -352,28 +415,32 @@ class Attachments:
             raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
 
     # --- DEL --------------------------------------------------------------------------------------------------------
-    def _del(self, request: CniRequest) -> Sequence[Record]:
+    def _del(self, request: CniRequest) -> tuple[Sequence[Record], str | IpamPlan]:
         """Success whatever is missing already: a pod's deletion must never hang on the network."""
         record = self._known(request.attachment) or self._recovered(request)
         if record is None:
             self._log.info("nothing to detach", extra={"container": request.container_id, "interface": request.ifname})
-        return () if record is None else (record,)
+        # Asked also for a pod that is not known here: the ADD may have been killed behind the plugin.
+        return () if record is None else (record,), plan(give_back(record, request))
 
     def _recovered(self, request: CniRequest) -> Record | None:
         """A pod that was found on the switch without its record (see `reconcile`) is known by its link's name only."""
         names = pods.possible_host_ifnames(request.container_id, request.ifname)
         # The plain name may be that of a container of similar id; the others are this one's alone.
-        found = (self._known((_RECOVERED, name, _RECOVERED)) for name in reversed(names))
+        found = (self._known((RECOVERED, name, RECOVERED)) for name in reversed(names))
         return next((record for record in found if record is not None), None)
 
     async def remove(self, *records: Record) -> None:
         """Take pods from the network, all at once; what the kernel or the disk refuses is tried again by `retry`."""
         leaving = []
         for record in records:
-            self._node.detach(IPv4Address(record.address), now_s=self._now_s())
+            for address in record.addresses:
+                self._node.detach(address, now_s=self._now_s())
             try:
                 self._capabilities.withdraw(record)
-            except NetlinkError as error:
+                if not record.masquerade:
+                    rules.keep_address(record.addresses, keep=False)
+            except (MissingError, NetlinkError) as error:
                 self._on_refused(record, error)
             else:
                 leaving.append(record)
@@ -389,7 +456,7 @@ class Attachments:
             return
         for record in records:
             self._unfinished.pop(record.attachment, None)
-            self._allocator.release(record.attachment, now_s=self._now_s())
+            self._leases.release(record.attachment, now_s=self._now_s())
             self._log.info("pod detached", extra={"pod": record.label, "address": record.address})
 
     def _on_refused(self, record: Record, error: BaseException) -> None:
@@ -398,7 +465,7 @@ class Attachments:
         self._log.error("detach will be repeated", extra={"pod": record.label, "reason": str(error)})
 
     # --- CHECK, GC, STATUS --------------------------------------------------------------------------------------------
-    def _check(self, request: CniRequest, netns_fd: int | None) -> str:
+    def _check(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
         sandbox = self._sandbox(request, netns_fd)
         record = self._known(request.attachment)
         if record is None:
@@ -409,22 +476,26 @@ class Attachments:
             found = pods.observe(self._netlink, self._bridge, sandbox, name=record.host_ifname, ifname=request.ifname)
         except pods.AttachError as error:
             raise CniError(cni.CHECK_FAILED, error.message, error.hint) from error
-        reserved = self._allocator.held.get(request.attachment)
-        differences = cni.check_differences(request, _with_reservation(found, reserved))
+        reserved = self._leases.held(request.attachment)
+        differences = cni.check_differences(request, dataclasses.replace(found, reserved=reserved))
         differences += self._capabilities.differences(record)
         if differences:
             raise cni.check_failed(differences)
-        return _EMPTY
+        return plan(asked(request))
 
-    def _gc(self, request: CniRequest) -> Sequence[Record]:
+    def _gc(self, request: CniRequest) -> tuple[Sequence[Record], str | IpamPlan]:
         valid = request.valid_attachments
-        if valid is None:
-            return ()  # the runtime sent no list: nothing may be concluded from that
-        ours = (record for record in self.records.values() if record.network == request.network)
-        return [record for record in ours if (record.container_id, record.ifname) not in valid]
+        ours = [record for record in self.records.values() if record.network == request.network]
+        # Without a list nothing may be concluded about attachments; the other plugin judges for itself.
+        leaving = [] if valid is None else [one for one in ours if (one.container_id, one.ifname) not in valid]
+        calls = [call for record in leaving for call in give_back(record, None)]
+        return leaving, plan([*calls, *asked(request)])
 
-    def _status(self, _request: CniRequest, _netns_fd: int | None) -> str:
-        _ = self._gateway
+    def _status(self, request: CniRequest, _netns_fd: int | None) -> str | IpamPlan:
+        if self._find_gateway() is None:  # at once: a STATUS asks what is, and never waits
+            raise CniError(cni.NOT_AVAILABLE, "this node has no addresses yet", "weave status ipam says why")
+        if request.delegate is not None:
+            return plan(asked(request))
         if not self._allocator.free and not self._others_have():
             raise CniError(cni.LIMITED_CONNECTIVITY, f"all {self._allocator.capacity} addresses of this node are held")
         return _EMPTY
@@ -451,33 +522,35 @@ class Attachments:
                 leaving.append(record)
         await self.remove(*leaving)
         known = {record.host_ifname for record in recorded.values()}
-        for name, address in found.items():
+        for name, leftover in found.items():
             if name not in known:
-                self._adopt(name, address)
+                self._adopt(name, leftover)
         self._capabilities.sweep(self.records)
 
     def _announce(self, record: Record) -> None:
-        self._node.attach(IPv4Address(record.address), record.mac, record.label, now_s=self._now_s())
+        for address in record.addresses:
+            self._node.attach(address, record.mac, record.label, now_s=self._now_s())
 
     def _claim(self, attachment: Attachment, record: Record) -> bool:
         """Whether the record's address is its own; one that is somebody else's is never announced."""
         try:
             # Also when it is not (or no longer) this agent's: a pod that lives has it, and the ring may be behind.
-            self._allocator.claim(attachment, IPv4Address(record.address), adopt=True)
+            self._leases.adopt(attachment, record.addresses)
         except AddressTakenError as error:
             self._log.error("address conflict", extra={"pod": record.label, "reason": error.message})
             return False
         return True
 
-    def _adopt(self, name: str, address: IPv4Address | None) -> None:
-        if address is None:
+    def _adopt(self, name: str, found: pods.Leftover) -> None:
+        if not found.addresses:
             self._log.warning("orphan link removed", extra={"interface": name})
             pods.detach(self._netlink, name)
             return
-        ports, bandwidth = self._capabilities.observed(name, address)
+        address, *more = (str(address) for address in found.addresses)
+        ports, bandwidth = self._capabilities.observed(name, found.addresses[0])
         record = Record(
-            network=_RECOVERED, container_id=name, ifname=_RECOVERED, address=str(address),
-            mac=pods.mac_for(address), host_ifname=name, label=name, state="added", ports=ports, bandwidth=bandwidth,
+            network=RECOVERED, container_id=name, ifname=RECOVERED, address=address, more=tuple(more),
+            mac=found.mac, host_ifname=name, label=name, state="added", ports=ports, bandwidth=bandwidth,
         )  # fmt: skip
         if not self._claim(record.attachment, record):
             # Two pods with one address would be worse than a pod without a network.
@@ -485,7 +558,7 @@ class Attachments:
             return
         self._store.put(record)
         self._announce(record)
-        self._log.warning("pod without a record kept", extra={"interface": name, "address": str(address)})
+        self._log.warning("pod without a record kept", extra={"interface": name, "address": address})
 
     async def retry(self) -> None:
         """Finish the DELs that the disk or the kernel refused; called from time to time."""
@@ -499,17 +572,3 @@ class Attachments:
 def _added(record: Record) -> Record:
     values = {name: getattr(record, name) for name in record.__struct_fields__}
     return Record(**(values | {"state": "added"}))
-
-
-def _with_reservation(found: cni.Observed, reserved: IPv4Address | None) -> cni.Observed:
-    return cni.Observed(
-        container=found.container,
-        host_ifname=found.host_ifname,
-        host=found.host,
-        host_master=found.host_master,
-        paired=found.paired,
-        hairpin=found.hairpin,
-        addresses=found.addresses,
-        routes=found.routes,
-        reserved=() if reserved is None else (reserved,),
-    )

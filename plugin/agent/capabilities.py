@@ -121,7 +121,7 @@ class Capabilities:
 
     def sweep(self, records: Mapping[Attachment, Record]) -> None:
         """Remove what belongs to no record: the remains of pods that went while no agent looked."""
-        addresses = {IPv4Address(record.address) for record in records.values()}
+        addresses = {address for record in records.values() for address in record.addresses}
         for address, mappings in hostports.observe_ports(self._netfilter).items():
             if address not in addresses:
                 hostports.close_ports(self._netfilter, address, mappings)
@@ -164,13 +164,18 @@ def recorded_ports(records: Mapping[Attachment, Record]) -> list[tuple[IPv4Addre
     ]
 
 
+def plain_addresses(records: Mapping[Attachment, Record]) -> list[IPv4Address]:
+    """The addresses of pods that are not masqueraded."""
+    return [address for record in records.values() if not record.masquerade for address in record.addresses]
+
+
 def ports_at_start(netfilter: Netfilter, records: Mapping[Attachment, Record]) -> list[tuple[IPv4Address, PortMapping]]:
     """The host ports that a starting agent keeps open: those of its records, and those of pods without one.
 
     A pod whose record was lost is taken up by its link (`Attachments.reconcile`) and must not lose its ports by that.
     """
     kept = recorded_ports(records)
-    known = {IPv4Address(record.address) for record in records.values()}
+    known = {address for record in records.values() for address in record.addresses}
     with contextlib.suppress(NetlinkError):  # a first start: the kernel has not even loaded nf_tables
         for address, mappings in hostports.observe_ports(netfilter).items():
             free = address not in known and first_overlap(mappings, (mapping for _, mapping in kept)) is None

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+from plugin.agent.leases import is_side_gateway
 from plugin.agent.space import Space
 from plugin.agent.store import Record, Store
 from plugin.core.allocator import EXPOSE, PoolExhaustedError, RingAllocator
@@ -118,7 +119,8 @@ class Gateway:
     def _found(self) -> IPv4Address | None:
         """The address that the switch has, though nothing is written of it: the disk was lost."""
         for index, interface in self._netlink.addresses():
-            if index == self._bridge.index and interface.ip in self._range:
+            side = is_side_gateway(interface, self._range)
+            if index == self._bridge.index and interface.ip in self._range and not side:
                 return interface.ip
         return None
 

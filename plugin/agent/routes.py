@@ -17,6 +17,7 @@ from plugin.agent.forwarder import Forwarder
 from plugin.agent.space import SPACE_WAIT_S, Space
 from plugin.agent.status import Status
 from plugin.core.cni import INTERNAL, NO_ADDRESS, CniError
+from plugin.core.cni_ipam import IpamPlan
 
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -89,6 +90,8 @@ def acting(
             )
         finally:
             driver.flush()  # peers learn of the pod before the runtime does
+        if isinstance(answer, IpamPlan):
+            return Response(202, answer.to_json().encode())
         return Response(200, answer.encode())
 
     def verb(action: Callable[[dict[str, Any]], Any]) -> Handler:
@@ -101,16 +104,19 @@ def acting(
     return {("POST", "/cni"): cni} | {("POST", f"/{action.__name__}"): verb(action) for action in verbs}
 
 
-async def _with_patience(attachments: Attachments, space: Space, request: Request, *, repeated: bool) -> str:
+async def _with_patience(attachments: Attachments, space: Space, request: Request, *, repeated: bool) -> str | IpamPlan:
     """Carry out a CNI call; when addresses are missing, wait for some for SPACE_WAIT_S, then say what is the matter.
 
     Raises:
         CniError: As `Attachments.handle`.
     """
     until_s = asyncio.get_running_loop().time() + SPACE_WAIT_S
+    body, delegated = _parted(request)
     while True:
         try:
-            return await attachments.handle(request.body, request.descriptor, repeated=repeated, gone=request.gone)
+            return await attachments.handle(
+                body, request.descriptor, repeated=repeated, delegated=delegated, gone=request.gone
+            )
         except NotReadyError as error:
             if not await space.change(until_s=until_s):
                 raise NotReadyError(error.code, f"{error.message}: {space.status}", error.details) from None
@@ -121,6 +127,15 @@ async def _with_patience(attachments: Attachments, space: Space, request: Reques
             if not waited or why.startswith("no member"):
                 raise _told(error, why) from None
         repeated = False
+
+
+def _parted(request: Request) -> tuple[bytes, bytes | None]:
+    """The call, and what another IPAM plugin printed, which the executable sends behind it."""
+    header = request.headers.get("weave-delegated", "")
+    if not header.isdecimal():
+        return request.body, None
+    end = max(0, len(request.body) - int(header))
+    return request.body[:end], request.body[end:]
 
 
 def _told(error: SpaceNeededError, why: str) -> CniError:

@@ -4,6 +4,7 @@ Keys are documented in docs/reference/agent.md and stay as they are; metric name
 tables that `weave status` prints are made from these values by plugin/agent/layouts.py.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,8 +16,8 @@ from plugin.agent.config import AgentConfig
 from plugin.agent.gateway import Gateway
 from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
+from plugin.agent.store import Record
 from plugin.agent.targets import Targets
-from plugin.core.allocator import EXPOSE
 from plugin.core.bandwidth import Bandwidth
 from plugin.core.forward import Forwarding
 from plugin.core.members import Peer, PeerState
@@ -99,7 +100,7 @@ class Status:
             "peers": peers,
             "connections": Counter(peer["state"] for peer in peers),
             "ipam": self.ipam(),
-            "pods": sum(attachment != EXPOSE for attachment in self._node.allocator.held),
+            "pods": len(self._attachments.records),
             "endpoints": self._node.directory.count,
             "digest": f"{self._node.digest:016x}",
             "unconfirmed": self._node.unconfirmed,
@@ -191,7 +192,7 @@ class Status:
                 {
                     "id": record.container_id,
                     "mac": record.mac,
-                    "addresses": [f"{record.address}/{self._prefix}"],
+                    "addresses": record.shown(self._prefix),
                     "label": record.label,
                     "ports": [str(mapping) for mapping in record.ports],
                 }
@@ -214,6 +215,8 @@ class Status:
                     "container_id": record.container_id,
                     "interface": record.ifname,
                     "address": record.address,
+                    "addresses": record.shown(self._prefix),
+                    "ipam": _delegate_of(record),
                     "mac": record.mac,
                     "host_interface": record.host_ifname,
                     "netns": record.netns,
@@ -370,3 +373,8 @@ def _bits(bandwidth: Bandwidth | None) -> dict[str, int | None] | None:
         return None
     directions = {"ingress": bandwidth.ingress, "egress": bandwidth.egress}
     return {name: None if limit is None else limit.rate_bits for name, limit in directions.items()}
+
+
+def _delegate_of(record: Record) -> str:
+    """The IPAM plugin that gave the addresses; empty for the agent."""
+    return str(json.loads(record.ipam).get("type", "")) if record.ipam else ""

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,6 +29,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One attachment. `state` is `adding` until the pod's interface is complete.
 
     What was added to it later has a default: a journal of an older agent is read, and an older agent reads ours.
+
+    `address` is empty as long as another IPAM plugin has not given one; `more` are further addresses; `prefixes` belong
+    to all of them and are empty where each is that of the pod range. `ipam` is the `ipam` object, as JSON, by which
+    another plugin gave the addresses: they go back the same way. `masquerade` False: the pod leaves the range as who it
+    is.
     """
 
     network: str
@@ -41,6 +47,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["adding", "added"] = "adding"
     ports: tuple[PortMapping, ...] = ()
     bandwidth: Bandwidth | None = None
+    more: tuple[str, ...] = ()
+    prefixes: tuple[int, ...] = ()
+    ipam: str = ""
+    masquerade: bool = True
+
+    @property
+    def addresses(self) -> tuple[IPv4Address, ...]:
+        """All its addresses, the first one first."""
+        return tuple(IPv4Address(text) for text in (self.address, *self.more) if text)
+
+    def shown(self, prefix: int) -> list[str]:
+        """Its addresses as `weave ps` prints them; `prefix` is that of the pod range."""
+        prefixes = self.prefixes or (prefix,) * (1 + len(self.more))
+        return [f"{address}/{length}" for address, length in zip(self.addresses, prefixes, strict=False)]
 
     @property
     def attachment(self) -> Attachment:

@@ -21,6 +21,10 @@ import posix
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 STDIN_BYTES_MAX = 15 << 20  # the agent's limit for the whole call is 16 MiB (plugin/core/cni.py, BODY_BYTES_MAX)
 
@@ -35,6 +39,11 @@ WAIT_S = {b"ADD": 10.0, b"CHECK": 2.0}
 ANSWER_S = {b"ADD": 30.0, b"DEL": 10.0, b"CHECK": 10.0, b"GC": 30.0, b"STATUS": 5.0}
 
 
+# On a node the text of "The slow way" and of plugin/cni/delegation.py stands here and nowhere else
+# (plugin.cni.executable_bytes): a string costs nothing, while compiling that much Python takes milliseconds.
+SLOW_WAY = ""
+
+
 class CallError(Exception):
     """The call fails: (code, sentence, details). With code 0 the sentence is the agent's whole error object."""
 
@@ -47,6 +56,10 @@ class AgentSilentError(Exception):
     """The agent took the call and did not answer in time: (what was seen)."""
 
 
+class DelegationAskedError(Exception):
+    """The agent has done its part; the rest is another IPAM plugin's: (the plan, JSON)."""
+
+
 def main() -> int:
     """One call: check, ask the agent, print. The exit code is 0, or 1 with an error object on stdout."""
     stdin = b""
@@ -54,27 +67,38 @@ def main() -> int:
         use_test_limits()
         verb = posix.environ.get(b"CNI_COMMAND", b"")
         if not verb:
-            return about()
+            return int(slow("about")())
         check_environment(verb)
         if verb == b"VERSION":
-            return answer(version_answer())
+            return answer(slow("version_answer")())
         stdin = read_stdin()
         netns_fd = open_netns(verb, stdin)
-        return answer(result_of(verb, stdin, netns_fd))
+        try:
+            printed = result_of(verb, stdin, netns_fd)
+        except DelegationAskedError as asked:
+            printed = slow("carry_out")(verb, stdin, netns_fd, asked.args[0])
+        return answer(printed)
     except CallError as fail:
-        return complain(stdin, *fail.args)
+        return int(slow("complain")(stdin, *fail.args))
     except BaseException as error:  # noqa: BLE001 - also MemoryError and Ctrl-C: the runtime is owed one readable line
-        return complain(stdin, 999, "weave-net failed: " + type(error).__name__, str(error))
+        return int(slow("complain")(stdin, 999, "weave-net failed: " + type(error).__name__, str(error)))
 
 
-def result_of(verb: bytes, stdin: bytes, netns_fd: int) -> bytes:
-    """What the agent answers, or what can be done without it."""
+def slow(name: str) -> "Any":
+    """A function of the slow way, which on a node is compiled when it is needed first."""
+    if name not in globals():
+        exec(compile(SLOW_WAY, "weave-net (slow way)", "exec"), globals())  # noqa: S102 - it is our own text
+    return globals()[name]
+
+
+def result_of(verb: bytes, stdin: bytes, netns_fd: int, delegated: bytes | None = None) -> bytes:
+    """What the agent answers, or what can be done without it. `delegated` is what another IPAM plugin printed."""
     try:
-        return ask(verb, stdin, netns_fd)
+        return ask(verb, stdin, netns_fd, delegated)
     except AgentAwayError as away:
-        return without_agent(verb, stdin, netns_fd, str(away))
+        return bytes(slow("without_agent")(verb, stdin, netns_fd, str(away), delegated))
     except AgentSilentError as silent:
-        return without_answer(verb, stdin, str(silent))
+        return bytes(slow("without_answer")(verb, stdin, str(silent)))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -171,7 +195,7 @@ def open_netns(verb: bytes, stdin: bytes) -> int:
         return netns_fd
     if verb == b"DEL":
         return -1
-    check_config(verb, stdin)  # the specification wants the configuration judged first
+    slow("check_config")(verb, stdin)  # the specification wants the configuration judged first
     raise CallError(8, trouble, "CNI_NETNS is " + text(path))
 
 
@@ -190,17 +214,25 @@ def netns_trouble(netns_fd: int) -> str:
 # 3. The agent
 
 
-def ask(verb: bytes, stdin: bytes, netns_fd: int, *, attempt: int = 1, started_s: float = 0.0) -> bytes:
-    """Hand the call to the agent and return what is to be printed. Raises one of the three errors above.
+def ask(
+    verb: bytes,
+    stdin: bytes,
+    netns_fd: int,
+    delegated: bytes | None = None,
+    *,
+    attempt: int = 1,
+    started_s: float = 0.0,
+) -> bytes:
+    """Hand the call to the agent and return what is to be printed. Raises one of the four errors above.
 
     `attempt` above 1 tells the agent that it may find leftovers of this very call, which a crash interrupted.
     """
     deadline_s = (started_s or time.monotonic()) + ANSWER_S[verb]
-    body = call_body(stdin)
-    head = (
-        b"POST /cni HTTP/1.1\r\nHost: weave\r\nConnection: close\r\nWeave-Attempt: %d\r\n"
-        b"Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % (attempt, len(body))
-    )
+    body = call_body(verb, stdin)
+    head = b"POST /cni HTTP/1.1\r\nHost: weave\r\nConnection: close\r\nWeave-Attempt: %d\r\n" % attempt
+    if delegated is not None:
+        head, body = head + b"Weave-Delegated: %d\r\n" % len(delegated), body + delegated
+    head += b"Content-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n" % len(body)
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         connect(connection, deadline_s)
@@ -214,14 +246,16 @@ def ask(verb: bytes, stdin: bytes, netns_fd: int, *, attempt: int = 1, started_s
         connection.close()
     if status == b"200" and (verb != b"ADD" or printed[:1] == b"{"):
         return printed if verb == b"ADD" else b""
+    if status == b"202":
+        raise DelegationAskedError(printed)
     if status != b"200" and printed[:1] == b"{":
         raise CallError(0, printed.decode("utf-8", "replace"), "")
     raise CallError(999, f"the agent answered HTTP status {text(status)} without a CNI answer", text(printed[:200]))
 
 
-def call_body(stdin: bytes) -> bytes:
+def call_body(verb: bytes, stdin: bytes) -> bytes:
     """The environment in the order of ENVIRONMENT, then stdin, parted by NUL (plugin/core/cni.py reads it)."""
-    return b"\0".join([*[posix.environ.get(name, b"") for name, _, _ in ENVIRONMENT], stdin])
+    return b"\0".join([verb, *[posix.environ.get(name, b"") for name, _, _ in ENVIRONMENT[1:]], stdin])
 
 
 def connect(connection: _socket.socket, deadline_s: float) -> None:
@@ -292,24 +326,33 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
+def use_test_limits() -> None:
+    """Tests shorten the waiting."""
+    if b"WEAVE_ADD_WAIT_S" in posix.environ:
+        WAIT_S[b"ADD"] = float(posix.environ[b"WEAVE_ADD_WAIT_S"])
+    if b"WEAVE_ANSWER_WAIT_S" in posix.environ:
+        ANSWER_S.update(dict.fromkeys(ANSWER_S, float(posix.environ[b"WEAVE_ANSWER_WAIT_S"])))
+
+
 # --------------------------------------------------------------------------------------------------
 # The slow way. From here on something is wrong, or nobody is in a hurry.
 
 
-def without_agent(verb: bytes, stdin: bytes, netns_fd: int, seen: str) -> bytes:
+def without_agent(verb: bytes, stdin: bytes, netns_fd: int, seen: str, delegated: bytes | None = None) -> bytes:
     """No agent: ADD and CHECK wait for it, DEL is kept on disk, GC has nothing to do, STATUS says so."""
     started_s = time.monotonic()
     network = check_config(verb, stdin)
     if verb == b"DEL":
-        return keep_for_later(network, stdin, seen)
-    if verb == b"GC":
-        return b""  # the agent itself frees what is gone when it starts; GC may remove too little, never too much
+        keep_for_later(network, stdin, seen)
+        return delegate_alone(verb, stdin)
+    if verb == b"GC":  # the agent itself frees what is gone when it starts; GC may remove too little, never too much
+        return delegate_alone(verb, stdin)
     pause_s, attempt = 0.02, 1
     while verb in WAIT_S and time.monotonic() + pause_s < started_s + WAIT_S[verb]:
         time.sleep(pause_s)
         pause_s, attempt = min(2 * pause_s, 0.5), attempt + 1
         try:
-            return ask(verb, stdin, netns_fd, attempt=attempt, started_s=started_s)
+            return ask(verb, stdin, netns_fd, delegated, attempt=attempt, started_s=started_s)
         except AgentAwayError as away:
             seen = str(away)
         except AgentSilentError as silent:
@@ -324,7 +367,8 @@ def without_agent(verb: bytes, stdin: bytes, netns_fd: int, seen: str) -> bytes:
 def without_answer(verb: bytes, stdin: bytes, seen: str) -> bytes:
     """An agent that took the call and says nothing. It sees the connection close and undoes what it began."""
     if verb == b"DEL":
-        return keep_for_later(check_config(verb, stdin), stdin, seen)
+        keep_for_later(check_config(verb, stdin), stdin, seen)
+        return delegate_alone(verb, stdin)
     raise CallError(
         50 if verb == b"STATUS" else 11,
         "the weave agent on this node took the call and did not finish it",
@@ -332,7 +376,15 @@ def without_answer(verb: bytes, stdin: bytes, seen: str) -> bytes:
     )
 
 
-def keep_for_later(network: bytes, stdin: bytes, seen: str) -> bytes:
+def delegate_alone(verb: bytes, stdin: bytes) -> bytes:
+    """Another IPAM plugin does its part at once, whatever the agent does later."""
+    plan = slow("plan_without_agent")(verb, stdin)
+    if plan:
+        raise DelegationAskedError(plan)
+    return b""
+
+
+def keep_for_later(network: bytes, stdin: bytes, seen: str) -> None:
     """Write a DEL where the agent finds it, durably, before the runtime hears of success."""
     name = queue_name(network, posix.environ[b"CNI_CONTAINERID"], posix.environ[b"CNI_IFNAME"])
     final = DEL_QUEUE + b"/" + name
@@ -341,7 +393,7 @@ def keep_for_later(network: bytes, stdin: bytes, seen: str) -> bytes:
         make_folders(DEL_QUEUE)
         file_fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
         try:
-            data = call_body(stdin)
+            data = call_body(b"DEL", stdin)
             while data:
                 data = data[posix.write(file_fd, data) :]
             posix.fsync(file_fd)
@@ -360,7 +412,6 @@ def keep_for_later(network: bytes, stdin: bytes, seen: str) -> bytes:
             "the weave agent does not answer, and this DEL could not be kept for later in " + text(DEL_QUEUE),
             str(error) + "; agent: " + seen,
         ) from error
-    return b""
 
 
 def queue_name(network: bytes, container_id: bytes, ifname: bytes) -> bytes:
@@ -450,14 +501,6 @@ def complain(stdin: bytes, code: int, message: str, details: str) -> int:
     except OSError:
         return 1  # nobody listens any more
     return 1
-
-
-def use_test_limits() -> None:
-    """Tests shorten the waiting."""
-    if b"WEAVE_ADD_WAIT_S" in posix.environ:
-        WAIT_S[b"ADD"] = float(posix.environ[b"WEAVE_ADD_WAIT_S"])
-    if b"WEAVE_ANSWER_WAIT_S" in posix.environ:
-        ANSWER_S.update(dict.fromkeys(ANSWER_S, float(posix.environ[b"WEAVE_ANSWER_WAIT_S"])))
 
 
 def requested_version(stdin: bytes) -> str:

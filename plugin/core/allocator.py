@@ -22,6 +22,9 @@ from plugin.core.shares import Share
 Attachment: TypeAlias = tuple[str, str, str]
 """What holds an address: (network, container id, interface name)."""
 
+Within: TypeAlias = IPv4Network | Share
+"""Where an address is wanted: in a subnet, whose first and last address are nobody's, or anywhere in a share."""
+
 EXPOSE: Final[Attachment] = ("weave", "weave:expose", "weave")
 """The attachment of the node's own bridge address, under the name that `weave ps` gives it."""
 
@@ -102,7 +105,7 @@ class RingAllocator:
         self._resting = OrderedDict(rest for rest in rests if self.owns(rest[0]))
         self._away = OrderedDict(rest for rest in rests if not self.owns(rest[0]))
 
-    def allocate(self, attachment: Attachment, *, now_s: float, within: IPv4Network | None = None) -> IPv4Address:
+    def allocate(self, attachment: Attachment, *, now_s: float, within: Within | None = None) -> IPv4Address:
         """The attachment's address: the one it holds, else a rested one, else a fresh one, else the longest rested.
 
         Rested ones come before fresh ones so that a busy node does not walk through its whole share.
@@ -110,7 +113,7 @@ class RingAllocator:
         Args:
             attachment: Who gets it.
             now_s: The time.
-            within: Only addresses of this subnet, without its first and last.
+            within: Only addresses of this subnet, without its first and last; or of this share, with both.
 
         Raises:
             PoolExhaustedError: Every usable address is held.
@@ -235,7 +238,7 @@ class RingAllocator:
         self._holders[address] = attachment
         self._holding += self.owns(address)
 
-    def _rested(self, now_s: float, within: IPv4Network | None) -> IPv4Address | None:
+    def _rested(self, now_s: float, within: Within | None) -> IPv4Address | None:
         for address, since_s in self._resting.items():
             if now_s - since_s < REST_S:
                 return None
@@ -243,7 +246,7 @@ class RingAllocator:
                 return address
         return None
 
-    def _fresh(self, within: IPv4Network | None) -> IPv4Address | None:
+    def _fresh(self, within: Within | None) -> IPv4Address | None:
         """The lowest address that is neither held nor resting; below a share's cursor there is none."""
         for index, share in enumerate(self._shares):
             if self._cursors[index] > int(share.last):
@@ -293,20 +296,24 @@ def _gaps(share: Share, taken: list[int], within: IPv4Network | None) -> Iterato
         yield Share(IPv4Address(first), IPv4Address(last))
 
 
-def _walk(network: IPv4Network, share: Share, within: IPv4Network | None) -> Iterator[IPv4Address]:
+def _walk(network: IPv4Network, share: Share, within: Within | None) -> Iterator[IPv4Address]:
     if within is None:
         yield from shares.usable(network, share)
         return
-    first = max(share.first, within.network_address + 1)
-    last = min(share.last, within.broadcast_address - 1)
+    bounds = _bounds(within)
+    first, last = max(share.first, bounds.first), min(share.last, bounds.last)
     if first <= last:
         yield from shares.usable(network, Share(first, last))
 
 
-def _inside(address: IPv4Address, within: IPv4Network | None) -> bool:
-    if within is None:
-        return True
-    return address in within and address not in (within.network_address, within.broadcast_address)
+def _inside(address: IPv4Address, within: Within | None) -> bool:
+    return within is None or address in _bounds(within)
+
+
+def _bounds(within: Within) -> Share:
+    if isinstance(within, Share):
+        return within
+    return Share(within.network_address + 1, within.broadcast_address - 1)
 
 
 def _named(attachment: Attachment) -> str:

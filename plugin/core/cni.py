@@ -21,7 +21,8 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from plugin.core.cni_capabilities import fitted, parse_bandwidth, parse_port_mappings
-from plugin.core.cni_json import ipv4_address, ipv4_network, shown, text_list, typed_list, typed_value
+from plugin.core.cni_ipam import delegate_of, own_ipam, refuse_ipv6, refuse_outside
+from plugin.core.cni_json import ipv4_address, shown, text_list, typed_list, typed_value
 from plugin.core.cni_result import check_differences, check_failed, converted, normalized, result_json
 from plugin.core.cni_types import (
     ALREADY_ATTACHED,
@@ -37,6 +38,7 @@ from plugin.core.cni_types import (
     INVALID_ENVIRONMENT,
     INVALID_NETNS,
     IO_FAILURE,
+    IPAM_FAILED,
     KNOWN_ARGS,
     LATEST,
     LIMITED_CONNECTIVITY,
@@ -52,6 +54,7 @@ from plugin.core.cni_types import (
     UNSUPPORTED_FIELD,
     VERBS,
     VERSIONS,
+    AddressRange,
     Attached,
     CniError,
     CniRequest,
@@ -79,6 +82,7 @@ __all__ = [
     "CniRequest",
     "NetworkConfig",
     "IpamConfig",
+    "AddressRange",
     "Route",
     "Dns",
     "Attached",
@@ -101,6 +105,7 @@ __all__ = [
     "ATTACH_FAILED",
     "CHECK_FAILED",
     "PORT_TAKEN",
+    "IPAM_FAILED",
     "INTERNAL",
     "VERSIONS",
     "LATEST",
@@ -172,6 +177,7 @@ def _typed_request(
         previous=previous if isinstance(previous, dict) else None,
         valid_attachments=_valid_attachments(raw) if command == "GC" else None,
         runtime_config=runtime_config if isinstance(runtime_config, dict) else {},
+        delegate=delegate_of(raw, strict=strict),
     )
 
 
@@ -329,62 +335,47 @@ def _network_config(raw: Mapping[str, object], args: Mapping[str, str]) -> Netwo
     if mtu_bytes and not MTU_BYTES_MIN <= mtu_bytes <= MTU_BYTES_MAX:
         raise CniError(INVALID_CONFIG, f'"mtu" must be 0 or {MTU_BYTES_MIN} to {MTU_BYTES_MAX}, found {mtu_bytes}')
     runtime_config = typed_value(raw, "runtimeConfig", dict, {})
+    delegated = delegate_of(raw, strict=True) is not None  # then addresses are the other plugin's, which reads the same
+    ipam = IpamConfig() if delegated else own_ipam(typed_value(raw, "ipam", dict, {}), runtime_config)
+    requested = () if delegated else _requested_addresses(raw, args, runtime_config)
+    refuse_outside(requested, ipam.ranges)
+    is_gateway, default_gateway = _truth(raw, "isGateway"), _truth(raw, "isDefaultGateway")
     return NetworkConfig(
         bridge=bridge,
         mtu_bytes=mtu_bytes,
         hairpin=typed_value(raw, "hairpinMode", bool, True),
-        ipam=_ipam(typed_value(raw, "ipam", dict, {})),
+        ipam=ipam,
         dns=_dns(raw, runtime_config),
-        requested_addresses=_requested_addresses(raw, args, runtime_config),
+        requested_addresses=requested,
         requested_mac=_requested_mac(raw, args, runtime_config),
         ports=parse_port_mappings(runtime_config),
         bandwidth=parse_bandwidth(raw, runtime_config),
+        is_gateway=True if default_gateway else is_gateway,  # as in the plugin `bridge`, the one includes the other
+        default_gateway=default_gateway,
+        masquerade=_truth(raw, "ipMasq"),
     )
+
+
+def _truth(raw: Mapping[str, object], key: str) -> bool | None:
+    return typed_value(raw, key, bool, False) if raw.get(key) is not None else None
+
+
+_UNSUPPORTED: Final = {
+    "vlan": "pods share one flat network",
+    "vlanTrunk": "pods share one flat network",
+    "macspoofchk": "the switch does not check what pods send",
+    "portIsolation": "pods of a node reach each other",
+    "promiscMode": "hairpinMode does what it is for",
+    "disableContainerInterface": "an address on a link that is down reaches nobody",
+}
+"""Keys of the reference plugin `bridge` that ask for something nobody does here. Passing them over would be worse."""
 
 
 def _refuse_unsupported(raw: Mapping[str, object]) -> None:
-    """Weave refuses these two keys as well (plugin/net/cni.go). Code 2 is what the specification has for exactly this
-    case.
-    """
-    for key, why in (
-        (
-            "isGateway",
-            "the bridge of every node is the gateway of its pods already, and the agent gives it its address",
-        ),
-        ("ipMasq", "masquerading is the agent's job: traffic that leaves the pod range is masqueraded already"),
-    ):
-        if typed_value(raw, key, bool, False):
-            raise CniError(UNSUPPORTED_FIELD, f'unsupported field "{key}": true', f"{why}; remove the key")
-    ipam = raw.get("ipam")
-    kind = ipam.get("type") if isinstance(ipam, dict) else None
-    if kind not in {None, "", "weave-ipam"}:
-        raise CniError(
-            UNSUPPORTED_FIELD,
-            f'unsupported field "ipam.type": {json.dumps(kind)}',
-            "addresses come from the agent; remove the key or leave it empty",
-        )
-
-
-def _ipam(ipam: Mapping[str, object]) -> IpamConfig:
-    subnet, gateway = typed_value(ipam, "subnet", str, ""), typed_value(ipam, "gateway", str, "")
-    return IpamConfig(
-        subnet=ipv4_network(subnet, "ipam.subnet") if subnet else None,
-        gateway=ipv4_address(gateway, "ipam.gateway") if gateway else None,
-        routes=_routes(ipam["routes"]) if ipam.get("routes") is not None else None,
-    )
-
-
-def _routes(value: object) -> tuple[Route, ...]:
-    routes = []
-    for item in typed_list(value, "ipam.routes", dict):
-        gateway = typed_value(item, "gw", str, "")
-        routes.append(
-            Route(
-                destination=ipv4_network(typed_value(item, "dst", str, ""), "ipam.routes[].dst"),
-                gateway=ipv4_address(gateway, "ipam.routes[].gw") if gateway else None,
-            )
-        )
-    return tuple(routes)
+    """Code 2 is what the specification has for exactly this case."""
+    for key, why in _UNSUPPORTED.items():
+        if raw.get(key):  # false and 0 ask for nothing
+            raise CniError(UNSUPPORTED_FIELD, f'unsupported field "{key}": {shown(raw[key])}', f"{why}; remove the key")
 
 
 def _dns(raw: Mapping[str, object], runtime_config: Mapping[str, object]) -> Dns:
@@ -420,7 +411,12 @@ def _requested_addresses(
         tuple(by_name.split(",")) if by_name else (),
     )
     chosen = next((texts for texts in sources if texts), ())
-    return tuple(ipv4_address(text.partition("/")[0], "requested address") for text in chosen)
+    for text in chosen:
+        refuse_ipv6("requested address", text)
+    requested = tuple(ipv4_address(text.partition("/")[0], "requested address") for text in chosen)
+    if len(set(requested)) < len(requested):
+        raise CniError(INVALID_CONFIG, f"an address is asked for twice: {', '.join(map(str, requested))}")
+    return requested
 
 
 def _requested_mac(raw: Mapping[str, object], args: Mapping[str, str], runtime_config: Mapping[str, object]) -> str:

@@ -62,6 +62,7 @@ _KINDS: Final[Mapping[type, str]] = {
     int: "a whole number",
     bool: "true or false",
     dict: "an object",
+    list: "a list",
 }
 _SHOWN_CHARACTERS_MAX: Final = 80
 

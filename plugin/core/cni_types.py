@@ -38,6 +38,7 @@ ALREADY_ATTACHED: Final = 100
 NO_ADDRESS: Final = 101
 ATTACH_FAILED: Final = 102
 CHECK_FAILED: Final = 103
+IPAM_FAILED: Final = 104
 PORT_TAKEN: Final = 110
 INTERNAL: Final = 999
 
@@ -97,19 +98,61 @@ class Dns:
     search: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        return self != Dns()
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Where an address may come from: a subnet without its first and last address, or the part between two addresses.
+
+    `gateway` None: that of the configuration.
+    """
+
+    subnet: IPv4Network
+    first: IPv4Address | None = None
+    last: IPv4Address | None = None
+    gateway: IPv4Address | None = None
+
+    @property
+    def bounds(self) -> tuple[IPv4Address, IPv4Address]:
+        """The lowest and the highest address that may be given."""
+        return self.first or self.subnet.network_address + 1, self.last or self.subnet.broadcast_address - 1
+
+    def __contains__(self, address: IPv4Address) -> bool:
+        first, last = self.bounds
+        return first <= address <= last
+
+    def __str__(self) -> str:
+        return str(self.subnet) if self.first is self.last is None else "{}-{}".format(*self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """The IPAM plugin that gives addresses instead of the agent: its name, and the `ipam` object it is told."""
+
+    kind: str
+    ipam: Mapping[str, object]
+
 
 @dataclass(frozen=True, slots=True)
 class IpamConfig:
-    """The `ipam` object. None means: the agent's own choice (its range, its bridge address, a default route)."""
+    """The `ipam` object. Empty or None means: the agent's own choice (its range, its bridge address, a default route).
 
-    subnet: IPv4Network | None = None
+    `ranges` are sets: a pod gets one address of each, from any range of that set.
+    """
+
+    ranges: tuple[tuple[AddressRange, ...], ...] = ()
     gateway: IPv4Address | None = None
     routes: tuple[Route, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The keys of the plugin's configuration that ADD and CHECK act on. `mtu_bytes` 0 means the MTU of the bridge."""
+    """The keys of the plugin's configuration that ADD and CHECK act on. `mtu_bytes` 0 means the MTU of the bridge.
+
+    `is_gateway`, `default_gateway` and `masquerade` None: not said.
+    """
 
     bridge: str = DEFAULT_BRIDGE
     mtu_bytes: int = 0
@@ -120,6 +163,9 @@ class NetworkConfig:
     requested_mac: str = ""
     ports: tuple[PortMapping, ...] = ()
     bandwidth: Bandwidth = field(default_factory=Bandwidth)
+    is_gateway: bool | None = None
+    default_gateway: bool | None = None
+    masquerade: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +174,8 @@ class CniRequest:
 
     `valid_attachments` belongs to GC: None means that the runtime sent no list, and then nothing may be removed; an
     empty set means that every attachment of this network is to go. `previous` is prevResult as JSON, in the shape of
-    its own version, or None.
+    its own version, or None. `delegate` is the
+    IPAM plugin that is to be asked, `delegated` what it printed, None before it was asked.
     """
 
     command: str
@@ -143,6 +190,8 @@ class CniRequest:
     previous: Mapping[str, object] | None = None
     valid_attachments: frozenset[tuple[str, str]] | None = None
     runtime_config: Mapping[str, object] = field(default_factory=dict)
+    delegate: Delegate | None = None
+    delegated: bytes | None = None
 
     @property
     def attachment(self) -> tuple[str, str, str]:

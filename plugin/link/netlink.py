@@ -40,6 +40,13 @@ class Link:
     vxlan_vni: int | None = None
     vxlan_local: IPv4Address | None = None
     vxlan_port: int | None = None
+    port_data: bytes = b""
+
+    @property
+    def hairpin(self) -> bool | None:
+        """Whether the bridge may send a frame back to the port it came from; None: this is no port."""
+        mode = _attributes(self.port_data, 0).get(c.BRPORT_MODE)
+        return None if mode is None else mode != b"\0"
 
 
 BATCH_MAX: Final = 256
@@ -97,6 +104,7 @@ def parse_link(body: bytes) -> Link:
         vxlan_vni=struct.unpack("I", data[c.VXLAN_ID])[0] if c.VXLAN_ID in data else None,
         vxlan_local=IPv4Address(data[c.VXLAN_LOCAL]) if c.VXLAN_LOCAL in data else None,
         vxlan_port=struct.unpack(">H", data[c.VXLAN_PORT])[0] if c.VXLAN_PORT in data else None,
+        port_data=info.get(c.INFO_SLAVE_DATA, b""),
     )
 
 
@@ -243,12 +251,13 @@ class Netlink:
             found.append((index, IPv4Interface((packed, prefix))))
         return found
 
-    def routes(self) -> list[Route]:
-        """The IPv4 routes of the main table."""
-        header = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, c.RT_TABLE_MAIN, 0, 0, 0, 0)
+    def routes(self, *, every_table: bool = False) -> list[Route]:
+        """The IPv4 routes of the main table, or those of all tables that lead to other hosts."""
+        table = 0 if every_table else c.RT_TABLE_MAIN
+        header = struct.pack("BBBBBBBBI", socket.AF_INET, 0, 0, 0, table, 0, 0, 0, 0)
         found = []
         for body in self.dump(c.GETROUTE, header):
-            if body[4] != c.RT_TABLE_MAIN:
+            if body[4] != c.RT_TABLE_MAIN and not (every_table and body[7] == c.RTN_UNICAST):
                 continue
             attributes = _attributes(body, 12)
             gateway, index = attributes.get(c.RTA_GATEWAY), attributes.get(c.RTA_OIF)

@@ -20,6 +20,14 @@ from plugin.link.netlink import Link, Netlink, NetlinkError
 MAC_PREFIX: Final = "0a:58"
 """Locally administered; the four bytes of the pod's address follow, as with kubenet and the reference bridge plugin."""
 
+EARLY_PREFIX: Final = "0a:59"
+"""Of the MAC of a pod that gets its address only when its interface is there; four bytes of a hash follow."""
+
+MARK_PREFIX: Final = "0a:5a"
+"""Of an entry in the switch that no frame uses. It tells an address which cannot be read off the pod's MAC: when the
+journal is lost, the agent finds it here.
+"""
+
 HOST_PREFIX: Final = "vethwepl"
 _ID_CHARACTERS: Final = 7
 _SPARE_NAMES: Final = 16
@@ -42,7 +50,7 @@ class PodLink:
         ifname: Name of the end in the pod.
         mac: MAC of the end in the pod.
         mtu_bytes: MTU of both ends.
-        interface: The pod's address with the prefix of the range.
+        interfaces: The pod's addresses with their prefixes; none for a pair that gets them later (`configure`).
         routes: Routes to set in the pod.
         hairpin: Whether the pod may reach itself through the bridge (a service that picks the caller).
     """
@@ -51,7 +59,7 @@ class PodLink:
     ifname: str
     mac: str
     mtu_bytes: int
-    interface: IPv4Interface
+    interfaces: Sequence[IPv4Interface]
     routes: Sequence[cni.Route]
     hairpin: bool
 
@@ -59,6 +67,11 @@ class PodLink:
 def mac_for(address: IPv4Address) -> str:
     """The MAC of the pod with this address: one address, one MAC, so that no ARP entry anywhere is ever out of date."""
     return f"{MAC_PREFIX}:{address.packed.hex(':')}"
+
+
+def mac_for_attachment(attachment: tuple[str, str, str]) -> str:
+    """The MAC of a pod whose address is not known yet: made from its names, so that a repetition gives the same."""
+    return f"{EARLY_PREFIX}:{sha256(':'.join(attachment).encode()).digest()[:4].hex(':')}"
 
 
 def address_of(mac: str) -> IPv4Address | None:
@@ -134,21 +147,56 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     outer = netlink.link(pod.host_ifname)
     if outer is None:
         raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted meanwhile?")
-    inner = outer.peer_index
-    inside.request(
-        rtnl.link_set(inner, up=True),
-        rtnl.address_add(inner, pod.interface),
-        *(rtnl.route_add(route.destination, gateway=route.gateway, index=inner) for route in pod.routes),
-        what=f"set up {pod.ifname} in the pod",
-    )
+    _furnish(inside, outer.peer_index, pod)
     netlink.request(
         rtnl.link_set(outer.index, up=True),
         rtnl.bridge_port_set(outer.index, hairpin=pod.hairpin),
         # The switch knows the pod before its first frame; after a crash the agent finds its address here again.
         rtnl.bridge_fdb_set(outer.index, pod.mac),
+        *_marks(outer, pod),
         what=f"connect {pod.host_ifname} to the switch",
     )
     return outer
+
+
+def _furnish(inside: Netlink, inner: int, pod: PodLink) -> None:
+    """The pod's end, by its index, goes up and gets its addresses and routes, all in one send.
+
+    A route that the pod has already by another interface stays as it is: the first one wins, as with the reference
+    plugins.
+    """
+    first = [rtnl.link_set(inner, up=True), *(rtnl.address_add(inner, one) for one in pod.interfaces)]
+    routes = [rtnl.route_add(route.destination, gateway=route.gateway, index=inner) for route in pod.routes]
+    for position, error in inside.attempt(*first, *routes):
+        if position < len(first) or error.errno != errno.EEXIST:
+            raise NetlinkError(error.errno, f"set up {pod.ifname} in the pod: {error.strerror}")
+
+
+def _marks(outer: Link, pod: PodLink) -> list[bytes]:
+    addresses = [interface.ip for interface in pod.interfaces]
+    if [mac_for(address) for address in addresses] == [pod.mac]:
+        return []
+    return [rtnl.bridge_fdb_set(outer.index, f"{MARK_PREFIX}:{address.packed.hex(':')}") for address in addresses]
+
+
+def configure(netlink: Netlink, netns_fd: int, pod: PodLink) -> Link:
+    """Give a pair that `attach` made without addresses its addresses and routes; the link on the node's side.
+
+    Raises:
+        AttachError: An end is not there any more, or the kernel refuses; what was set before stays.
+    """
+    try:
+        with Netlink(netns_fd) as inside:
+            inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
+            if inner is None or outer is None:
+                raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted?")
+            _furnish(inside, inner.index, pod)
+            netlink.request(*_marks(outer, pod), what=f"mark {pod.host_ifname} on the switch")
+            return outer
+    except NetlinkError as error:
+        raise AttachError(f"the kernel refused: {error.strerror or error}") from error
+    except OSError as error:
+        raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
 
 
 def detach(netlink: Netlink, name: str) -> bool:
@@ -201,7 +249,9 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
         with Netlink(netns_fd) as inside:
             inner = inside.link(ifname)
             addresses = inside.addresses()
-            routes = inside.routes()
+            # Of every link and table: of two interfaces with the same route the first one has it, and the plugin `sbr`
+            # moves routes to a table of their own.
+            routes = inside.routes(every_table=True)
     except OSError as error:
         raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
     outer = netlink.link(name)
@@ -210,13 +260,10 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
         host_ifname=name,
         host=_seen(outer),
         host_master=bridge.name if outer is not None and outer.master == bridge.index else "",
+        hairpin=None if outer is None else outer.hairpin,
         paired=inner is None or outer is None or inner.peer_index in {0, outer.index},
         addresses=tuple(interface for index, interface in addresses if inner is not None and index == inner.index),
-        routes=tuple(
-            cni.Route(route.destination, route.gateway)
-            for route in routes
-            if inner is not None and route.index == inner.index
-        ),
+        routes=tuple(cni.Route(route.destination, route.gateway) for route in routes),
     )
 
 
@@ -224,12 +271,35 @@ def _seen(link: Link | None) -> cni.ObservedLink | None:
     return None if link is None else cni.ObservedLink(link.name, link.mac, link.mtu, link.up)
 
 
-def leftovers(netlink: Netlink, bridge: Link) -> dict[str, IPv4Address | None]:
-    """Pod links on the bridge: their names, and the pods' addresses as far as the switch's entries tell."""
-    ports = {link.index: link.name for link in netlink.links() if link.master == bridge.index}
-    found: dict[str, IPv4Address | None] = {name: None for name in ports.values() if name.startswith(HOST_PREFIX)}
-    for entry in netlink.fdb():
-        name = ports.get(entry.index, "")
-        if name in found and entry.master and (address := address_of(entry.mac)) is not None:
-            found[name] = address
-    return found
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A pod's link on the bridge, with what the switch's entries tell of the pod: its MAC and its addresses."""
+
+    mac: str = ""
+    addresses: tuple[IPv4Address, ...] = ()
+
+
+def leftovers(netlink: Netlink, bridge: Link) -> dict[str, Leftover]:
+    """Pod links on the bridge by their names."""
+    ports = {link.index: link for link in netlink.links() if link.master == bridge.index}
+    found = {link.name: Leftover() for link in ports.values() if link.name.startswith(HOST_PREFIX)}
+    entries = sorted(
+        (entry.mac, entry.index)
+        for entry in netlink.fdb()
+        if entry.master and entry.permanent and entry.index in ports  # what was learned from frames tells nothing
+    )
+    for mac, index in entries:
+        name = ports[index].name
+        if name not in found or mac == ports[index].mac:  # the kernel's own entry for the port itself
+            continue
+        known = found[name]
+        if mac.startswith(MARK_PREFIX + ":"):
+            address = address_of(MAC_PREFIX + mac[len(MARK_PREFIX) :])
+            assert address is not None
+            found[name] = Leftover(known.mac, (*known.addresses, address))
+        elif not known.mac:
+            found[name] = Leftover(mac, known.addresses)
+    return {
+        name: Leftover(one.mac, (address,)) if not one.addresses and (address := address_of(one.mac)) else one
+        for name, one in found.items()
+    }

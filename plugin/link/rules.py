@@ -5,7 +5,7 @@ entries of these maps (plugin/link/hostports.py). Read it on a node with `nft li
 """
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -20,6 +20,8 @@ PORTS_AT: Final = "ports-at"
 """Map: (address of the node, protocol, port) -> (pod, port)."""
 TARGETS: Final = "port-targets"
 """Set: (pod, protocol, port) that some host port leads to."""
+PLAIN: Final = "plain"
+"""Set: the addresses of pods that are not masqueraded."""
 _NFT_TIMEOUT_S: Final = 20.0
 
 # Multicast is never masqueraded: nobody answers to it. `fully-random` keeps parallel DNS queries from colliding on a
@@ -49,11 +51,15 @@ table ip {table} {{
     type ipv4_addr . inet_proto . inet_service
     {elements_targets}
   }}
+  set {plain} {{
+    type ipv4_addr
+    {elements_plain}
+  }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
     oifname "{bridge}" ip saddr {{ {pods}, 127.0.0.0/8 }} ct status dnat ip daddr . meta l4proto . th dport @{targets} \
 counter masquerade fully-random comment "pods and this node at a host port"
-    ip saddr {pods} ip daddr != {pods} ip daddr != 224.0.0.0/4 oifname != "{bridge}" \
+    ip saddr {pods} ip saddr != @{plain} ip daddr != {pods} ip daddr != 224.0.0.0/4 oifname != "{bridge}" \
 counter masquerade fully-random comment "pods to the outside"
   }}
   chain host-ports {{
@@ -77,11 +83,16 @@ counter masquerade fully-random comment "pods to the outside"
 """
 
 
-def table_text(pod_range: IPv4Network, bridge: str, host_ports: Iterable[tuple[IPv4Address, PortMapping]] = ()) -> str:
+def table_text(
+    pod_range: IPv4Network,
+    bridge: str,
+    host_ports: Sequence[tuple[IPv4Address, PortMapping]] = (),
+    plain: Iterable[IPv4Address] = (),
+) -> str:
     """The transaction, in the language of nft(8).
 
     Traffic of pods that leaves the range gets the node's address; pod to pod never does, so a pod always sees who
-    calls. `host_ports` are the mappings of the pods that are there already, with the pods' addresses.
+    calls; nor do pods whose configuration says so. The arguments are those of `ensure_rules`.
     """
     mapped = [
         (mapping, f"{mapping.protocol} . {mapping.host_port} : {address} . {mapping.container_port}")
@@ -93,11 +104,13 @@ def table_text(pod_range: IPv4Network, bridge: str, host_ports: Iterable[tuple[I
         ports_any=PORTS_ANY,
         ports_at=PORTS_AT,
         targets=TARGETS,
+        plain=PLAIN,
         bridge=bridge,
         pods=pod_range,
         elements_any=_elements(text for one, text in mapped if one.host_ip == ANY_ADDRESS),
         elements_at=_elements(f"{one.host_ip} . {text}" for one, text in mapped if one.host_ip != ANY_ADDRESS),
         elements_targets=_elements(sorted(targets)),
+        elements_plain=_elements(str(address) for address in plain),
     )
 
 
@@ -107,14 +120,37 @@ def _elements(texts: Iterable[str]) -> str:
 
 
 def ensure_rules(
-    pod_range: IPv4Network, bridge: str, host_ports: Iterable[tuple[IPv4Address, PortMapping]] = ()
+    pod_range: IPv4Network,
+    bridge: str,
+    host_ports: Iterable[tuple[IPv4Address, PortMapping]] = (),
+    plain: Iterable[IPv4Address] = (),
 ) -> None:
     """Put our table in place, replacing an earlier one: at no moment is there none, or half of one.
+
+    Args:
+        pod_range: The pod range.
+        bridge: The switch.
+        host_ports: The mappings of the pods that are there already, with the pods' addresses.
+        plain: The addresses of those that are not masqueraded.
 
     Raises:
         MissingError: `nft` is absent, or the kernel refuses (no nf_tables, no NAT).
     """
-    _nft(table_text(pod_range, bridge, list(host_ports)))
+    _nft(table_text(pod_range, bridge, list(host_ports), plain))
+
+
+def keep_address(addresses: Collection[IPv4Address], *, keep: bool) -> None:
+    """Pods of these addresses leave the range as who they are (`keep`), or masqueraded again. Twice is harmless.
+
+    One start of `nft`, but only for pods whose configuration asks for it.
+
+    Raises:
+        MissingError: `nft` is absent, or the kernel refuses.
+    """
+    element = f"element {FAMILY} {TABLE} {PLAIN} {{ {', '.join(map(str, addresses))} }}\n"
+    if addresses:
+        # Added before it is removed as well, so that there is something to remove.
+        _nft(f"add {element}" + ("" if keep else f"delete {element}"))
 
 
 def remove_rules() -> None:

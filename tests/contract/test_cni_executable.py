@@ -1,6 +1,7 @@
 """The real executable `weave-net`, as deployed, against a small fake agent and against none. One row a rule."""
 
 import array
+import ast
 import json
 import os
 import socket
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.cni import executable_bytes, weave_net
+from plugin import cni as cni_package
+from plugin.cni import executable_bytes
 from plugin.core.cni import VERSIONS, CniError, parse_request, queue_name
 
 ID = "0123456789abcdef" * 4
@@ -519,6 +521,99 @@ def test_any_supported_version_and_none_may_be_deleted(weave: Weave, stdin: byte
     assert weave.run("DEL", stdin).code == 0
 
 
+# ---- another IPAM plugin
+
+IPAM = CONFIG[:-1] + b', "ipam": {"type": "fake"}}'
+PLAN = http(b'{"calls": [{"type": "fake", "command": "ADD"}]}', 202)
+
+
+def fake_plugin(weave: Weave, body: str) -> dict[str, str]:
+    """An IPAM plugin in CNI_PATH that notes its calls in the file `calls`; the variables that make it found."""
+    program = weave.folder / "fake"
+    program.write_text(f'#!/bin/sh\necho "$CNI_COMMAND $CNI_IFNAME" >>{weave.folder}/calls\n{body}\n')
+    program.chmod(0o755)
+    return {"CNI_PATH": f"/nowhere:{weave.folder}"}
+
+
+def calls(weave: Weave) -> list[str]:
+    path = weave.folder / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_what_a_plugin_printed_goes_to_the_agent_behind_the_same_call(weave: Weave, start_agent: Starter) -> None:
+    agent = start_agent(lambda number: PLAN if number == 1 else http(RESULT))
+    ran = weave.run("ADD", IPAM, **fake_plugin(weave, "echo '{\"ips\": []}'"))
+    assert (ran.code, ran.stdout, ran.stderr) == (0, RESULT.decode(), "")
+    first, second = agent.calls
+    printed = b'{"ips": []}\n'
+    assert second.body == first.body + printed
+    assert f"Weave-Delegated: {len(printed)}" in second.head
+    assert "Weave-Delegated" not in first.head
+    assert second.netns == first.netns, "the namespace comes along both times"
+    assert calls(weave) == ["ADD eth0"]
+
+
+@pytest.mark.parametrize("away", [b"", http(b'{"cniVersion": "1.0.0", "code": 101, "msg": "taken"}', 400)])
+def test_an_add_that_the_agent_does_not_finish_is_undone_in_both_places(
+    weave: Weave, start_agent: Starter, away: bytes
+) -> None:
+    plan = PLAN.replace(b"ADD", b"DEL")
+    agent = start_agent(lambda number: PLAN if number == 1 else away if number == 2 else plan)
+    error = weave.run("ADD", IPAM, **fake_plugin(weave, "echo '{}'")).error
+    assert (error["code"], error["msg"]) in {(101, "taken"), (11, error["msg"])}
+    assert [call.body.split(b"\0")[0] for call in agent.calls] == [b"ADD", b"ADD", b"DEL"]
+    assert calls(weave) == ["ADD eth0", "DEL eth0"]
+
+
+def test_a_plan_for_other_attachments_names_them_and_its_own_ipam(weave: Weave, start_agent: Starter) -> None:
+    plan = b'{"calls": [{"type": "fake", "command": "DEL", "containerID": "x", "ifname": "net1", "ipam": {"pool": 7}}]}'
+    start_agent(lambda _: http(plan, 202))
+    found = fake_plugin(weave, f"env >{weave.folder}/env; cat >{weave.folder}/stdin")
+    ran = weave.run("GC", IPAM.replace(b"1.0.0", b"1.1.0"), **found)
+    assert (ran.code, ran.stdout) == (0, "")
+    told = (weave.folder / "env").read_text().splitlines()
+    assert {"CNI_CONTAINERID=x", "CNI_IFNAME=net1", "CNI_NETNS=", "CNI_COMMAND=DEL"} <= set(told)
+    assert json.loads((weave.folder / "stdin").read_text())["ipam"] == {"pool": 7}
+
+
+@pytest.mark.parametrize(("verb", "stdin"), [("DEL", IPAM), ("GC", IPAM.replace(b"1.0.0", b"1.1.0"))])
+def test_without_an_agent_the_plugin_does_its_part_at_once(weave: Weave, verb: str, stdin: bytes) -> None:
+    assert weave.run(verb, stdin, **fake_plugin(weave, "true")).code == 0
+    assert [call.split()[0] for call in calls(weave)] == [verb]
+    if verb == "DEL":
+        assert_kept(weave)
+
+
+@pytest.mark.parametrize("kind", ["weave-net", "weave-ipam", "", "..", "a/b"])
+def test_without_an_agent_nobody_is_run_who_is_no_other_plugin(weave: Weave, kind: str) -> None:
+    ran = weave.run("DEL", IPAM.replace(b"fake", kind.encode()), CNI_PATH=str(weave.folder))
+    assert (ran.code, ran.stdout) == (0, "")
+
+
+def test_an_agent_without_a_plan_runs_nobody(weave: Weave, start_agent: Starter) -> None:
+    start_agent(lambda _: http(RESULT))
+    assert weave.run("ADD", IPAM, **fake_plugin(weave, "true")).code == 0
+    assert calls(weave) == []
+
+
+def test_the_deployed_file_has_the_functions_of_its_source_and_compiles_half_of_them_late(weave: Weave) -> None:
+    def functions(text: str) -> set[str]:
+        return {node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)}
+
+    lines = weave.program.read_text().splitlines(keepends=True)
+    deployed = "".join(line[2:] for line in lines if line.startswith("#|"))
+    (late,) = (
+        node.value.value
+        for node in ast.parse(deployed).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.targets[0].id == "SLOW_WAY"
+    )
+    sources = [Path(cni_package.__file__).with_name(name).read_text() for name in ("weave_net.py", "delegation.py")]
+    assert functions(deployed) | functions(late) == functions(sources[0]) | functions(sources[1])
+    assert functions(deployed) & functions(late) == set()
+    assert {"main", "ask", "slow"} <= functions(deployed)
+    assert {"complain", "keep_for_later", "run_plugin"} <= functions(late)
+
+
 # ---- the process
 
 
@@ -586,7 +681,9 @@ def test_the_deployed_file_names_its_interpreter_and_holds_the_whole_source() ->
     first, *rest = executable_bytes("/opt/py/bin/python3.13").splitlines(keepends=True)
     assert first == b"#!/opt/py/bin/python3.13 -ISE\n"
     source = b"".join(line[2:] for line in rest if line.startswith(b"#|"))
-    assert source == Path(weave_net.__file__).read_bytes().split(b"\n", 1)[1]
+    for name in ("weave_net.py", "delegation.py"):
+        for line in Path(cni_package.__file__).with_name(name).read_bytes().splitlines()[1:]:
+            assert line in source or line == b'SLOW_WAY = ""'
 
 
 def test_another_python_than_the_compiling_one_runs_the_source(weave: Weave, start_agent: Starter) -> None:

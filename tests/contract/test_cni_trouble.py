@@ -99,12 +99,14 @@ def test_a_second_add_fails_and_harms_nothing(runtime: Runtime) -> None:
     check(runtime, "red", sandbox, added)
 
 
+ITSELF = {"dst": "1.2.3.0/24", "gw": "10.32.0.9"}
 REFUSED = [
-    # keys of the configuration, code: refused by the rules, by the allocator, by the kernel half-way
+    # keys of the configuration, code: refused by the rules, by the allocator, by the kernel half-way (no host is its own
+    # gateway)
     ({"mtu": 9000}, 7),
     ({"runtimeConfig": {"ips": ["10.32.0.1"]}}, 101),
-    ({"ipam": {"routes": [{"dst": "1.2.3.0/24", "gw": "9.9.9.9"}]}}, 102),
-    ({"ipam": {"routes": [{"dst": "1.2.3.0/24"}, {"dst": "1.2.3.0/24"}]}}, 102),
+    ({"runtimeConfig": {"ips": ["10.32.0.9"]}, "ipam": {"routes": [ITSELF]}}, 102),
+    ({"runtimeConfig": {"ips": ["10.32.0.9"]}, "ipam": {"routes": [{"dst": "1.2.4.0/24"}, ITSELF]}}, 102),
 ]
 
 

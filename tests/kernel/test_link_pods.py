@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_a_name_that_is_taken_on_the_node_is_refused_and_the_other_one_stays(net
     [
         # The gateway is not reachable from the pod's address: the link, the address and half of the routes are there.
         ({"routes": (*ROUTES, cni.Route(IPv4Network("10.99.0.0/16"), IPv4Address("203.0.113.1")))}, "set up eth0"),
-        ({"routes": (ROUTES[0], ROUTES[0])}, "File exists"),
+        ({"interfaces": [IPv4Interface((POD, 12))] * 2}, "File exists"),
         ({"mac": "01:00:5e:00:00:01"}, "create vethweplabc"),
         ({"mtu_bytes": 70_000}, "create vethweplabc"),
         ({"host_ifname": "v" * 16}, "create v"),
@@ -158,6 +159,13 @@ def test_an_attach_that_fails_half_way_leaves_nothing(
     assert names() == before
     assert set(Witness(sandbox).links()) == {"lo"}
     attach(netlink, sandbox, pod_link())  # and it works once nothing is wrong
+
+
+def test_of_two_interfaces_with_the_same_route_the_first_one_has_it(netlink: Netlink, sandbox: int) -> None:
+    attach(netlink, sandbox, pod_link(routes=ROUTES))
+    attach(netlink, sandbox, pod_link(POD + 1, host_ifname="vethweplnet", ifname="net1", routes=ROUTES))
+    first = Witness(sandbox).link("eth0")["index"]
+    assert Witness(sandbox).routes()[ROUTES[0].destination] == (str(GATEWAY), first)
 
 
 def test_a_sysctl_that_cannot_be_set_leaves_nothing(
@@ -206,19 +214,28 @@ def test_detaching_twice_says_whether_there_was_something(netlink: Netlink, sand
     assert set(Witness(sandbox).links()) == {"lo"}
 
 
-def test_leftovers_are_pods_on_this_bridge_with_the_address_that_their_mac_tells(
+def test_leftovers_are_pods_on_this_bridge_with_the_addresses_that_their_macs_or_marks_tell(
     netlink: Netlink, sandbox: int
 ) -> None:
     weave = bridge(netlink)
     device(netlink)
     attach(netlink, sandbox, pod_link())
     with netns.new_netns() as other:
-        odd = pod_link(IPv4Address("10.32.0.3"), host_ifname="vethweplodd", mac="02:00:00:00:00:09")
+        odd = pod_link(POD + 1, host_ifname="vethweplodd", mac="02:00:00:00:00:09")
         attach(netlink, other, odd)
+        early = pod_link(host_ifname="vethweplnew", ifname="net1", mac="0a:59:00:00:00:07", interfaces=())
+        attach(netlink, other, early)
+        assert pods.leftovers(netlink, weave)["vethweplnew"] == pods.Leftover(early.mac, ())
+        two = [IPv4Interface((POD + number, 24)) for number in (7, 8)]
+        pods.configure(netlink, other, replace(early, interfaces=two))
         netlink.request(rtnl.veth_add(rtnl.VethEnd(name="vethweplnot"), rtnl.VethEnd(name="far")))
         foreign = rtnl.VethEnd(name="foreign0", master=weave.index)
         netlink.request(rtnl.veth_add(foreign, rtnl.VethEnd(name="far2")))
-        assert pods.leftovers(netlink, weave) == {"vethweplabc": POD, "vethweplodd": None}
+        assert pods.leftovers(netlink, weave) == {
+            "vethweplabc": pods.Leftover(pods.mac_for(POD), (POD,)),
+            "vethweplodd": pods.Leftover(odd.mac, (POD + 1,)),
+            "vethweplnew": pods.Leftover(early.mac, (POD + 7, POD + 8)),
+        }
 
 
 def test_what_check_compares_is_what_the_witness_sees(netlink: Netlink, sandbox: int) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,20 @@ def test_pods_are_masqueraded_when_they_leave_the_range() -> None:
     matches = [part["match"] for part in rule["expr"] if "match" in part]
     pods = {"prefix": {"addr": "10.32.0.0", "len": 12}}
     assert [(one["op"], one["right"]) for one in matches] == [
-        ("==", pods), ("!=", pods), ("!=", {"prefix": {"addr": "224.0.0.0", "len": 4}}), ("!=", "weave"),
+        ("==", pods), ("!=", "@plain"), ("!=", pods), ("!=", {"prefix": {"addr": "224.0.0.0", "len": 4}}), ("!=", "weave"),
     ]  # fmt: skip
     assert rule["expr"][-1] == {"masquerade": {"flags": "fully-random"}}
+
+
+def test_addresses_are_kept_and_masqueraded_again_as_often_as_one_likes() -> None:
+    rules.ensure_rules(RANGE, "weave")
+    rules.keep_address([], keep=True)
+    for _ in range(2):
+        rules.keep_address([IPv4Address("10.32.0.2"), IPv4Address("10.32.0.3")], keep=True)
+    for _ in range(2):
+        rules.keep_address([IPv4Address("10.32.0.2")], keep=False)
+    (plain,) = nft("list", "set", "ip", "weave", "plain")
+    assert plain["set"]["elem"] == ["10.32.0.3"]
 
 
 def test_a_repetition_leaves_one_rule_and_another_range_replaces_it() -> None:

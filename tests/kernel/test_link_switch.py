@@ -52,7 +52,7 @@ def test_attach_and_detach_and_a_failed_attach_leave_nothing(netlink: Netlink) -
     pod = pod_link()
     with netns.new_netns() as sandbox:
         pods.attach(netlink, weave, sandbox, pod)
-        assert pods.leftovers(netlink, weave) == {"vethweplabc": POD}
+        assert pods.leftovers(netlink, weave) == {"vethweplabc": pods.Leftover(pods.mac_for(POD), (POD,))}
         with pytest.raises(pods.AlreadyAttachedError):
             pods.attach(netlink, weave, sandbox, pod)
         assert pods.detach(netlink, "vethweplabc")

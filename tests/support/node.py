@@ -23,6 +23,6 @@ def device(netlink: Netlink, **other: Any) -> Link:
 def pod_link(address: IPv4Address = POD, **other: Any) -> pods.PodLink:
     values = {
         "host_ifname": "vethweplabc", "ifname": "eth0", "mac": pods.mac_for(address), "mtu_bytes": 1450,
-        "interface": IPv4Interface((address, 12)), "routes": (), "hairpin": False,
+        "interfaces": [IPv4Interface((address, 12))], "routes": (), "hairpin": False,
     }  # fmt: skip
     return pods.PodLink(**(values | other))

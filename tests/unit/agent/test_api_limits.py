@@ -239,7 +239,16 @@ class FakeAttachments:
         self.outcomes = list(outcomes)
         self.repeated: list[bool] = []
 
-    async def handle(self, _body: bytes, _descriptor: int | None, *, repeated: bool, gone: Callable[[], bool]) -> str:
+    async def handle(
+        self,
+        _body: bytes,
+        _descriptor: int | None,
+        *,
+        repeated: bool,
+        delegated: bytes | None,
+        gone: Callable[[], bool],
+    ) -> str:
+        assert delegated is None
         assert not gone()
         self.repeated.append(repeated)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from plugin.core import cni
 from plugin.core.allocator import EXPOSE
 from plugin.core.bandwidth import Bandwidth, Limit
 from plugin.core.cni import CniError
+from plugin.core.cni_ipam import IpamCall, IpamPlan
 from plugin.core.council import Wish
 from plugin.core.errors import MissingError
 from plugin.core.hostports import PortMapping
@@ -49,10 +51,14 @@ class Kernel:
 
     def attach(self, _netlink: object, _bridge: Link, _fd: int, pod: pods.PodLink) -> Link:
         self.answer()
-        self.links[pod.host_ifname] = pod.interface.ip
+        self.links[pod.host_ifname] = pod.interfaces[0].ip if pod.interfaces else None
         return Link(
             index=9, name=pod.host_ifname, mac="02:00:00:00:00:09", mtu=pod.mtu_bytes, up=True, master=2, kind="veth"
         )
+
+    def configure(self, _netlink: object, _fd: int, pod: pods.PodLink) -> Link:
+        assert self.links[pod.host_ifname] is None, "made before, without an address"
+        return self.attach(_netlink, BRIDGE, _fd, pod)
 
     def detach(self, _netlink: object, name: str) -> bool:
         self.answer()
@@ -71,8 +77,11 @@ class Kernel:
     def receive(self) -> list[str]:
         return []
 
-    def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, IPv4Address | None]:
-        return dict(self.links)
+    def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, pods.Leftover]:
+        return {
+            name: pods.Leftover() if address is None else pods.Leftover(pods.mac_for(address), (address,))
+            for name, address in self.links.items()
+        }
 
     def answer(self) -> None:
         if self.refusal is not None:
@@ -130,16 +139,27 @@ class Agent:
         self.others_have = False
         self.capabilities = FakeCapabilities()
         assert self.gateway == GATEWAY
+        self.served: list[IPv4Address] = []
         self.attachments = Attachments(
-            netlink=None, removing=([object()], kernel), queue=directory / "queue", bridge=BRIDGE, pod_range=NETWORK, gateway=lambda: self.gateway, mtu_bytes=1450,
-            allocator=self.allocator, store=self.store, node=self.node, others_have=lambda: self.others_have,
+            netlink=None, removing=([object()], kernel), queue=directory / "queue", bridge=BRIDGE, pod_range=NETWORK,
+            gateway=lambda: self.gateway, mtu_bytes=1450, allocator=self.allocator, store=self.store, node=self.node,
+            gateways=SimpleNamespace(serve=self.served.append), others_have=lambda: self.others_have,
             now_s=lambda: 0.0, log=logging.getLogger("test-attachments"), capabilities=self.capabilities,
         )  # fmt: skip
 
-    def call(self, verb: str, name: str = "red", *, fd: int | None = FD, again: bool = False, **conf: Any) -> str:
+    def call(
+        self,
+        verb: str,
+        name: str = "red",
+        *,
+        fd: int | None = FD,
+        again: bool = False,
+        printed: bytes | None = None,
+        **conf: Any,
+    ) -> Any:
         fields = [verb, name * 4, f"/run/netns/{name}", "eth0", "", "/opt/cni/bin"]
         body = "\0".join([*fields, json.dumps(CONF | conf)]).encode()
-        return asyncio.run(self.attachments.handle(body, fd, repeated=again))
+        return asyncio.run(self.attachments.handle(body, fd, repeated=again, delegated=printed))
 
     def fails(self, verb: str, name: str = "red", **options: Any) -> CniError:
         with pytest.raises(CniError) as raised:
@@ -160,7 +180,7 @@ RED = ({"red" * 4}, {FIRST}, {FIRST})
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     fake = Kernel()
-    for name in ("attach", "detach", "detach_together", "leftovers"):
+    for name in ("attach", "configure", "detach", "detach_together", "leftovers"):
         monkeypatch.setattr(module.pods, name, getattr(fake, name))
     monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: False)
     monkeypatch.setattr(module.netns, "entered", lambda _fd: nullcontext())
@@ -347,9 +367,9 @@ def test_the_queue_is_worked_off_and_what_is_no_call_is_set_aside(agent: Agent, 
     ("conf", "named"),
     [
         ({"bridge": "cni0"}, "cni0"),
-        ({"capabilities": {"ips": True}, "runtimeConfig": {"ips": ["10.9.0.2", "10.9.0.3"]}}, "2 addresses"),
+        ({"runtimeConfig": {"ips": [f"10.9.0.{number}" for number in range(2, 20)]}}, "more than 16 addresses"),
     ],
-    ids=["another bridge", "two addresses"],
+    ids=["another bridge", "too many addresses"],
 )
 def test_what_this_node_cannot_do_is_refused_and_never_passed_over(
     agent: Agent, kernel: Kernel, conf: dict[str, Any], named: str
@@ -398,13 +418,15 @@ def test_what_nobody_else_can_give_is_no_wish(agent: Agent, address: str) -> Non
     assert not isinstance(agent.fails("ADD", runtimeConfig={"ips": [address]}), SpaceNeededError)
 
 
-def test_without_an_address_of_the_switch_add_and_status_say_try_again_and_del_works(agent: Agent) -> None:
+def test_without_an_address_of_the_switch_add_says_try_again_status_50_and_del_works(agent: Agent) -> None:
     agent.call("ADD", "blue")
     agent.gateway = None
-    for verb in ("ADD", "STATUS"):
-        error = agent.fails(verb)
-        assert isinstance(error, NotReadyError)
-        assert error.code == cni.TRY_AGAIN_LATER == 11
+    error = agent.fails("ADD")
+    assert isinstance(error, NotReadyError)
+    assert error.code == cni.TRY_AGAIN_LATER == 11
+    error = agent.fails("STATUS")
+    assert not isinstance(error, NotReadyError), "it is not waited for"
+    assert error.code == cni.NOT_AVAILABLE == 50
     assert agent.call("DEL", "blue") == ""
     assert agent.state == NOTHING
 
@@ -494,7 +516,7 @@ def test_the_agents_own_ports_are_taken(agent: Agent) -> None:
 def test_a_check_tells_what_was_lost(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     result = json.loads(agent.call("ADD", runtimeConfig=WEB))
     monkeypatch.setattr(module.pods, "observe", lambda *_a, **_k: None)
-    monkeypatch.setattr(module, "_with_reservation", lambda _found, _reserved: None)
+    monkeypatch.setattr(module, "dataclasses", SimpleNamespace(replace=lambda _found, **_changes: None))
     monkeypatch.setattr(module.cni, "check_differences", lambda _request, _found: [])
     assert agent.call("CHECK", prevResult=result) == ""
     agent.capabilities.lost = ["host port 0.0.0.0:8080->80/tcp does not lead to the pod"]
@@ -548,3 +570,84 @@ def test_a_kept_del_is_carried_out_before_a_new_add_of_the_same(agent: Agent, ke
     assert result["ips"][0]["address"] != f"{FIRST}/29", "that one rests"
     assert asyncio.run(agent.attachments.drain_queue()) == 0
     assert len(kernel.links) == 1
+
+
+# ---- another IPAM plugin
+
+FAKE = {"ipam": {"type": "fake"}}
+PRINTED = json.dumps({"ips": [{"address": f"{FIRST}/30", "gateway": "10.9.0.6"}]}).encode()
+HALF = ({"red" * 4}, set(), set())
+ADD, DEL = IpamPlan((IpamCall("fake", "ADD"),)), IpamPlan((IpamCall("fake", "DEL"),))
+
+
+def test_an_add_in_two_halves_holds_nothing_before_the_plugin_has_answered(agent: Agent, kernel: Kernel) -> None:
+    assert agent.call("ADD", **FAKE) == ADD
+    assert (agent.state, kernel.links) == (HALF, {"vethweplredredr": None})
+    result = json.loads(agent.call("ADD", printed=PRINTED, **FAKE))
+    assert result["ips"] == [{"address": f"{FIRST}/30", "gateway": "10.9.0.6", "interface": 2}]
+    assert (agent.state, agent.served) == (RED, [IPv4Address("10.9.0.6")])
+    assert agent.fails("ADD", **FAKE).code == agent.fails("ADD", printed=PRINTED, **FAKE).code == cni.ALREADY_ATTACHED
+    assert agent.call("DEL", fd=None, **FAKE) == DEL
+    assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+def test_half_an_add_is_removed_by_del_and_by_a_start(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    agent.call("ADD", **FAKE)
+    assert agent.call("DEL", fd=None, **FAKE) == DEL
+    assert (agent.state, kernel.links) == (NOTHING, {})
+    agent.call("ADD", **FAKE)
+    again = restarted(agent, tmp_path)
+    assert (again.state, kernel.links) == (NOTHING, {})
+    assert json.loads(again.call("ADD", printed=PRINTED, **FAKE))["ips"], "the second half makes the first one too"
+    assert again.state == RED
+
+
+@pytest.mark.parametrize("printed", [b"", json.dumps({"ips": [{"address": "10.8.0.1/24"}]}).encode()])
+def test_a_second_half_that_is_refused_holds_nothing(agent: Agent, printed: bytes) -> None:
+    agent.call("ADD", **FAKE)
+    assert agent.fails("ADD", printed=printed, **FAKE).code in {cni.IPAM_FAILED, cni.NO_ADDRESS}
+    assert agent.state == HALF
+    agent.call("DEL", fd=None, **FAKE)
+    assert agent.state == NOTHING
+
+
+def test_a_second_half_that_the_kernel_refuses_leaves_nothing(agent: Agent, kernel: Kernel) -> None:
+    agent.call("ADD", **FAKE)
+    kernel.refusal = pods.AttachError("the kernel refused: no")
+    with pytest.raises(pods.AttachError):  # the fake kernel refuses to remove the link as well
+        agent.call("ADD", printed=PRINTED, **FAKE)
+    assert agent.state == NOTHING
+
+
+def test_an_address_goes_back_by_the_record_and_else_by_the_configuration(agent: Agent) -> None:
+    agent.call("ADD", **FAKE)
+    agent.call("ADD", printed=PRINTED, **FAKE)
+    assert agent.call("DEL", fd=None) == IpamPlan((IpamCall("fake", "DEL", None, {"type": "fake"}),))
+    assert agent.call("DEL", fd=None) == "", "the configuration names nobody"
+    agent.call("ADD")
+    assert agent.call("DEL", fd=None, **FAKE) == "", "the agent itself gave that one"
+    assert agent.call("DEL", fd=None, **FAKE) == DEL, "nobody knows"
+
+
+def test_gc_gives_back_each_that_it_removes_and_status_asks_only_the_plugin(agent: Agent) -> None:
+    agent.call("ADD", **FAKE)
+    agent.call("ADD", printed=PRINTED, **FAKE)
+    collect = IpamCall("fake", "GC")
+    assert agent.call("GC", **FAKE) == IpamPlan((collect,))
+    removed = IpamCall("fake", "DEL", ("red" * 4, "eth0"), {"type": "fake"})
+    assert agent.call("GC", **FAKE, **{"cni.dev/valid-attachments": []}) == IpamPlan((removed, collect))
+    agent.allocator.own([Share(GATEWAY, GATEWAY)])
+    assert agent.call("STATUS", **FAKE) == IpamPlan((IpamCall("fake", "STATUS"),))
+
+
+def test_several_addresses_are_held_announced_and_freed_together(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    two = {"runtimeConfig": {"ips": [str(FIRST), str(FIRST + 2)]}}
+    both = {FIRST, FIRST + 2}
+    agent.call("ADD", **two)
+    assert agent.state[1:] == (both, both)
+    assert agent.fails("ADD", "blue", runtimeConfig={"ips": [str(FIRST + 1), str(FIRST + 2)]}).code == cni.NO_ADDRESS
+    assert agent.state[1:] == (both, both), "the first of the two was given back"
+    again = restarted(agent, tmp_path)
+    assert again.state[1:] == (both, both)
+    again.call("DEL", fd=None)
+    assert again.state == NOTHING
