@@ -124,6 +124,8 @@ def ifname_complaint(value: bytes) -> str:
         return "interface name is . or .."
     if any(c in "/:" or c.isspace() for c in value.decode("utf-8", "surrogateescape")):
         return "interface name contains / or : or whitespace characters"
+    if b"%" in value:
+        return "interface name contains %, which the kernel takes for a pattern"
     return ""
 
 

@@ -248,6 +248,8 @@ def ifname_complaint(ifname: str) -> str:
         return "interface name is . or .."
     if any(character in "/:" or character.isspace() for character in ifname):
         return "interface name contains / or : or whitespace characters"
+    if "%" in ifname:
+        return "interface name contains %, which the kernel takes for a pattern"
     return ""
 
 

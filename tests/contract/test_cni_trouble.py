@@ -99,22 +99,23 @@ def test_a_second_add_fails_and_harms_nothing(runtime: Runtime) -> None:
     check(runtime, "red", sandbox, added)
 
 
-ITSELF = {"dst": "1.2.3.0/24", "gw": "10.32.0.9"}
 REFUSED = [
-    # keys of the configuration, code: refused by the rules, by the allocator, by the kernel half-way (no host is its own
-    # gateway)
-    ({"mtu": 9000}, 7),
-    ({"runtimeConfig": {"ips": ["10.32.0.1"]}}, 101),
-    ({"runtimeConfig": {"ips": ["10.32.0.9"]}, "ipam": {"routes": [ITSELF]}}, 102),
-    ({"runtimeConfig": {"ips": ["10.32.0.9"]}, "ipam": {"routes": [{"dst": "1.2.4.0/24"}, ITSELF]}}, 102),
+    # keys of the configuration, interface, code: refused by the rules, by the allocator, by the kernel, and by the rules
+    # once more, for the kernel would make an eth0 of the last one
+    ({"mtu": 9000}, "eth0", 7),
+    ({"runtimeConfig": {"ips": ["10.32.0.1"]}}, "eth0", 101),
+    ({"runtimeConfig": {"mac": "00:00:00:00:00:00"}}, "eth0", 102),
+    ({}, "eth%d", 4),
 ]
 
 
-@pytest.mark.parametrize(("keys", "code"), REFUSED)
-def test_a_failed_add_leaves_nothing_and_its_del_succeeds(runtime: Runtime, keys: dict[str, Any], code: int) -> None:
+@pytest.mark.parametrize(("keys", "ifname", "code"), REFUSED)
+def test_a_failed_add_leaves_nothing_and_its_del_succeeds(
+    runtime: Runtime, keys: dict[str, Any], ifname: str, code: int
+) -> None:
     before = runtime.traces()
     sandbox = runtime.sandbox()
-    assert runtime.call("ADD", "red", sandbox, conf=CONF | keys).error["code"] == code
+    assert runtime.call("ADD", "red", sandbox, ifname=ifname, conf=CONF | keys).error["code"] == code
     runtime.assert_no_traces_but(before)
     with netns.entered(fd := netns.open_netns(sandbox)), Netlink() as inside:
         assert [link.name for link in inside.links()] == ["lo"]
