@@ -22,7 +22,7 @@ from typing import Final
 
 from plugin.core.cni_capabilities import fitted, parse_bandwidth, parse_port_mappings
 from plugin.core.cni_ipam import delegate_of, own_ipam, refuse_ipv6, refuse_outside
-from plugin.core.cni_json import ipv4_address, shown, text_list, typed_list, typed_value
+from plugin.core.cni_json import in_any_case, ipv4_address, shown, text_list, typed_list, typed_value
 from plugin.core.cni_result import check_differences, check_failed, converted, normalized, result_json
 from plugin.core.cni_types import (
     ALREADY_ATTACHED,
@@ -336,7 +336,7 @@ def _network_config(raw: Mapping[str, object], args: Mapping[str, str]) -> Netwo
     mtu_bytes = typed_value(raw, "mtu", int, 0)
     if mtu_bytes and not MTU_BYTES_MIN <= mtu_bytes <= MTU_BYTES_MAX:
         raise CniError(INVALID_CONFIG, f'"mtu" must be 0 or {MTU_BYTES_MIN} to {MTU_BYTES_MAX}, found {mtu_bytes}')
-    runtime_config = typed_value(raw, "runtimeConfig", dict, {})
+    runtime_config = in_any_case(typed_value(raw, "runtimeConfig", dict, {}))
     delegated = delegate_of(raw, strict=True) is not None  # then addresses are the other plugin's, which reads the same
     ipam = IpamConfig() if delegated else own_ipam(typed_value(raw, "ipam", dict, {}), runtime_config)
     requested = () if delegated else _requested_addresses(raw, args, runtime_config)

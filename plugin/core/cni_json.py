@@ -6,7 +6,7 @@ Every function here raises CniError (code 7, invalid network configuration) when
 import json
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from plugin.core.cni_types import INVALID_CONFIG, CniError
 
@@ -39,6 +39,20 @@ def text_list(raw: Mapping[str, object], key: str) -> tuple[str, ...]:
     return () if value is None else tuple(typed_list(value, key, str))
 
 
+def in_any_case(value: Any) -> Any:
+    """The same JSON with the keys of capabilities as the specification writes them, at every depth.
+
+    Go reads keys in any case, so the reference plugins never noticed that containerd 1.6 writes HostPort, IngressRate
+    and Servers (its structures have no JSON names). A key that is written right as well wins.
+    """
+    if isinstance(value, list):
+        return [in_any_case(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {_CAPABILITY_KEYS.get(key.lower(), key): in_any_case(item) for key, item in value.items()}
+    return found | {key: in_any_case(item) for key, item in value.items() if key in _CAPABILITY_KEYS.values()}
+
+
 def ipv4_address(text: str, name: str) -> IPv4Address:
     """An address, or a complaint about the key `name`."""
     try:
@@ -56,6 +70,16 @@ def ipv4_network(text: str, name: str) -> IPv4Network:
             INVALID_CONFIG, f'"{name}" must be an IPv4 network like 10.32.0.0/16, found {text!r}', str(error)
         ) from error
 
+
+_CAPABILITY_KEYS: Final = {
+    key.lower(): key
+    for key in (
+        "portMappings", "hostPort", "containerPort", "protocol", "hostIP",
+        "bandwidth", "ingressRate", "ingressBurst", "egressRate", "egressBurst",
+        "dns", "servers", "searches", "options",
+        "ips", "mac", "ipRanges", "subnet", "rangeStart", "rangeEnd", "gateway",
+    )
+}  # fmt: skip
 
 _KINDS: Final[Mapping[type, str]] = {
     str: "a string",

@@ -199,3 +199,23 @@ def test_a_request_carries_both() -> None:
 
 def test_a_del_never_fails_over_them() -> None:
     assert request("DEL", runtimeConfig={"portMappings": 7, "bandwidth": []}, egressRate=-1).config.ports == ()
+
+
+def test_capabilities_are_understood_as_containerd_writes_them() -> None:
+    """Go reads keys in any case, and containerd 1.6 passes its structures on without JSON names."""
+    read = request(
+        "ADD",
+        runtimeConfig={
+            "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+            "bandwidth": {"IngressRate": 8_000_000, "IngressBurst": 2**32 - 1, "EgressRate": 0, "EgressBurst": 0},
+            "dns": {"Servers": ["10.96.0.10"], "Searches": ["cluster.local"], "Options": []},
+        },
+    ).config
+    assert [str(mapping) for mapping in read.ports] == ["0.0.0.0:8080->80/tcp"]
+    assert read.bandwidth.ingress is not None
+    assert (read.dns.nameservers, read.dns.search) == (("10.96.0.10",), ("cluster.local",))
+
+
+def test_a_key_that_is_written_right_wins_over_one_in_another_case() -> None:
+    both = {"hostPort": 8080, "HOSTPORT": 9090, "containerPort": 80}
+    assert request("ADD", runtimeConfig={"portMappings": [both]}).config.ports[0].host_port == 8080
