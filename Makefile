@@ -4,6 +4,7 @@
 TOPOLOGY ?= topologies/two-nodes.yaml
 ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= --numprocesses=2 --dist=loadgroup
 
 SHELL := bash
 .SHELLFLAGS := -e -u -o pipefail -c
@@ -61,7 +62,7 @@ test: ## (VM) everything: checks, one scenario, then the whole test suite
 	@$(READY_DEV)
 	@$(MAKE) check
 	@bash $(SETUP)/scenario.sh '$(TOPOLOGY)' $(ARGS) || $(LEAVE)
-	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS) || $(LEAVE)
+	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider $(WORKERS) $(PYTEST_ARGS) || $(LEAVE)
 
 up: ## (VM) bring a lab up and leave it there
 	@$(READY) '--for=$(TOPOLOGY)'

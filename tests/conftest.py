@@ -9,6 +9,12 @@ import secrets
 
 import pytest
 
+ONE_AFTER_THE_OTHER = {
+    "lab": ("tests/lab/", "tests/docs/"),  # labs are judged by what they take, and share their names
+    "simulation": ("tests/sim/",),  # it uses all processors by itself
+}
+"""Tests that one worker of pytest-xdist runs, while the others run the rest (`--dist loadgroup`)."""
+
 NEEDS_ROOT = {"kernel": "makes network namespaces", "lab": "runs whole labs"}
 SEED_BYTES = 4
 FUZZ_FACTOR = 20
@@ -47,6 +53,11 @@ def pytest_pycollect_makemodule(module_path) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, as not root, what needs root; the summary line `-ra` groups them by reason."""
+    for item in items:
+        place = item.path.relative_to(item.config.rootpath).as_posix()
+        for group, folders in ONE_AFTER_THE_OTHER.items():
+            if place.startswith(folders):
+                item.add_marker(pytest.mark.xdist_group(group))
     if os.geteuid() == 0:
         return
     for item in items:
