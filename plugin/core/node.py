@@ -18,15 +18,15 @@ from plugin.core.allocator import RingAllocator
 from plugin.core.council import Council
 from plugin.core.door import Door
 from plugin.core.endpoints import Directory, Located
-from plugin.core.members import Links, Member, Members, MemberState, Peer, PeerState
+from plugin.core.members import Links, Member, Members, MemberState, Peer
 from plugin.core.outbox import (
     Counters,
     Effect,
     Outbox,
-    PeerChanged,
     PeersChanged,
 )
 from plugin.core.reunion import Reunion
+from plugin.core.showing import Showing
 from plugin.core.spread import Spread
 from plugin.core.swim import (
     HELPERS,
@@ -48,7 +48,6 @@ GREETINGS_PER_TURN_MAX: Final = 64
 GREET_LATE_S: Final = 0.4
 """Of two that hear of each other one greets at once, by name, and the other only when it has waited in vain."""
 
-SHOW_S: Final = 0.2
 QUIET_MS: Final = 2000
 """Two agents compare everything when both have been quiet for so long and are still not equal."""
 
@@ -59,7 +58,6 @@ SYNC_EVERY_S_PER_MEMBER: Final = 0.05
 SYNC_LOOK_S: Final = 0.1
 HELP_MAX: Final = 64
 HELP_S: Final = 2.0
-NOTHING_HEARD: Final = "nothing heard yet: is its agent running, is port 6783 open?"
 GONE_S: Final = 30.0
 """A failed peer's endpoints stay for so long: its agent may just be restarting, and its pods work without it."""
 
@@ -92,7 +90,6 @@ class Node:
         self.council = Council(
             network=keys.network, outbox=self._outbox, allocator=self.allocator, chance=chance, founders=founders
         )
-        self._heard: dict[str, float] = {}
         self._greet: dict[str, float] = {}
         self._door = Door(self._outbox, self.council, lambda address: address in self.seeds)
         self._reunion = Reunion(
@@ -104,10 +101,7 @@ class Node:
             take_in=self._take_in,
             seeds=seeds,
         )
-        self._shown: dict[IPv4Address, Peer] = {}
-        self._stale: set[str] = set()
-        self._all_stale = True
-        self._next_show_s = float("-inf")
+        self._showing = Showing(self._outbox, self._door, self._reunion)
         self._helping: dict[tuple[str, int], tuple[str, int, float]] = {}
         self._failed_s: dict[str, float] = {}
         self._next_gossip_s = 0.0
@@ -171,13 +165,7 @@ class Node:
     @property
     def peers(self) -> Mapping[IPv4Address, Peer]:
         """All peers, by node address, in order: members, and seeds that have not answered or were refused."""
-        found = {member.address: self._peer(member) for member in self._members.others.values()}
-        for seed, trouble in self.seeds.items():
-            if seed not in found:
-                found[seed] = Peer(seed, reason=trouble or NOTHING_HEARD)
-        for address, (name, reason, _) in self._door.refused.items():
-            found[address] = Peer(address, name, state=PeerState.REFUSED, reason=reason)
-        return dict(sorted(found.items()))
+        return self._showing.peers
 
     @property
     def destinations(self) -> frozenset[IPv4Address]:
@@ -194,21 +182,20 @@ class Node:
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called next."""
-        times = [part.next_timer_s() for part in (self._detector, self._spread, self.council, self._reunion)]
+        parts = (self._detector, self._spread, self.council, self._reunion, self._showing)
+        times = [part.next_timer_s() for part in parts]
         if self._members.has_news or self._links.has_news:
             times.append(self._next_gossip_s)
         elif self._greet:
             times.append(max(self._next_gossip_s, min(self._greet.values())))
         times += [since_s + GONE_S for since_s in self._failed_s.values()]
-        if self._is_to_show():
-            times.append(self._next_show_s)
         if self._unequal is not None:
             times.append(self._next_sync_s)
         return min(times)
 
     def effects(self) -> list[Effect]:
         """What has to be done, in order; handed over once."""
-        self._show_changes()
+        self._showing.tell(self._now_s)
         return self._outbox.take()
 
     # --- what happens here ----------------------------------------------------------------------------------------
@@ -353,9 +340,7 @@ class Node:
         """A member speaks: it is alive, whatever was believed."""
         if sender.address == source:
             self._door.welcome(source)
-            if sender.name not in self._heard:
-                self._stale.add(sender.name)
-            self._heard[sender.name] = now_s
+            self._showing.heard(sender.name)
             self._greet.pop(sender.name, None)
         known = self._members.others.get(sender.name)
         if known is not None and known.rank > sender.rank:
@@ -393,7 +378,7 @@ class Node:
     def _on_brief(self, message: wire.Ping | wire.Ack, sender: Member, now_s: float) -> None:
         """What pings and their answers carry along."""
         self._merge(message.news, now_s)
-        self._all_stale |= self._links.merge(message.links)
+        self._showing.all_changed(really=self._links.merge(message.links))
         brief = message.brief
         self.council.gifts.heard_free(sender.uid, brief.free)
         self._spread.check(self._members.others.get(sender.name, sender), brief.table, now_s=now_s)
@@ -438,7 +423,8 @@ class Node:
                 case AskHelper(helper, name, seq):
                     self._outbox.send(helper, wire.PingFor(seq, name))
                 case DirectWay(name, works):
-                    self._all_stale |= self._links.set_own(name, broken=not works, life=self.me.life)
+                    told = self._links.set_own(name, broken=not works, life=self.me.life)
+                    self._showing.all_changed(really=told)
                 case Unheard(name):
                     self._believe(name, MemberState.SUSPECT, now_s)
                 case Expired(name):
@@ -488,7 +474,7 @@ class Node:
                 continue
             if before is not None and before.address != changed.address:
                 self._spread.lost(before)
-                self._all_stale = True
+                self._showing.all_changed()
             name = changed.name
             if changed.state is MemberState.SUSPECT:
                 self._detector.suspected(name, now_s=now_s)
@@ -501,18 +487,18 @@ class Node:
             new_life = before is None or before.life != changed.life
             if new_life:
                 self._links.forget(name)
-                self._heard.pop(name, None)
+                self._showing.unheard(name)
             if changed.answers and (new_life or not before.answers):  # type: ignore[union-attr]
                 self._spread.met(name, anew=new_life, now_s=now_s)
                 self._greet[name] = now_s if self.me.name < name else now_s + GREET_LATE_S
             self._outbox.add(PeersChanged())
-            self._stale.add(name)
+            self._showing.changed(name)
         if self.me.life != life:
             self._directory.relive(self.me.life)
 
     def _take_in(self, sync: wire.Sync, now_s: float) -> None:
         self._merge(sync.members, now_s)
-        self._all_stale |= self._links.merge(sync.links)
+        self._showing.all_changed(really=self._links.merge(sync.links))
         for table in sync.tables:
             member = self._members.others.get(table.name)
             if member is not None and table.life == member.life:
@@ -533,7 +519,7 @@ class Node:
                 self._links.forget(member.name)
                 self._spread.lost(member)
                 self._outbox.add(PeersChanged())
-                self._all_stale = True
+                self._showing.all_changed()
 
     def _bury(self, name: str, now_s: float) -> None:
         """A member has been gone for long: so are its endpoints, unless its pods still answer without it."""
@@ -549,7 +535,7 @@ class Node:
             self._members.forget(name)
             self._links.forget(name)
         self._outbox.add(PeersChanged())
-        self._all_stale = True
+        self._showing.all_changed()
 
     def _touched(self, now_s: float) -> None:
         if self.digest != self._digest:
@@ -559,46 +545,3 @@ class Node:
         data = wire.encode(message, self.me, self.keys)
         self.counters.sent_bytes += len(data)
         return data
-
-    def _peer(self, member: Member) -> Peer:
-        """A member as status shows it."""
-        name = member.name
-        peer = Peer(member.address, name, member.uid, PeerState.ESTABLISHED)
-        if member.state is MemberState.LEFT:
-            return replace(peer, state=PeerState.FAILED, reason="it left the cluster")
-        if member.state is MemberState.FAILED:
-            return replace(
-                peer, state=PeerState.FAILED, reason="nobody hears it: is its agent running, is port 6783 open?"
-            )
-        if member.state is MemberState.SUSPECT:
-            return replace(peer, state=PeerState.PENDING, reason="it does not answer just now")
-        if self._links.is_broken(self.me.name, name):
-            alive = (other for other, one in self._members.others.items() if one.answers)
-            via = self._links.next_hop(name, alive) or ""
-            reason = "no direct way for control messages: is UDP 6783 open in both directions?"
-            return replace(peer, state=PeerState.FAILED, reason=reason, via=via)
-        if name not in self._heard:
-            return replace(peer, state=PeerState.PENDING, reason="not heard itself yet")
-        return peer
-
-    def _is_to_show(self) -> bool:
-        return self._all_stale or bool(self._stale) or self._door.changed or self._reunion.changed
-
-    def _show_changes(self) -> None:
-        """Tell whose state is another; not more often than SHOW_S, for it can mean to look at all of them."""
-        if not self._is_to_show() or self._now_s < self._next_show_s:
-            return
-        self._next_show_s = self._now_s + SHOW_S
-        if self._all_stale or self._door.changed or self._reunion.changed:
-            looked_at = self.peers
-            self._shown = {address: peer for address, peer in self._shown.items() if address in looked_at}
-        else:
-            members = [self._members.others[name] for name in sorted(self._stale) if name in self._members.others]
-            looked_at = {one.address: self._peer(one) for one in members if one.address not in self._door.refused}
-        self._stale.clear()
-        self._all_stale = self._door.changed = self._reunion.changed = False
-        for address, peer in looked_at.items():
-            before = self._shown.get(address)
-            if before is None or (before.state, before.reason, before.name) != (peer.state, peer.reason, peer.name):
-                self._outbox.add(PeerChanged(peer))
-            self._shown[address] = peer
