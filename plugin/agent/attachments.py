@@ -8,13 +8,13 @@ Undo is a stack: every step names its own inverse, and a failure at any point le
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
+from plugin.agent import admission
 from plugin.agent.capabilities import Capabilities
 from plugin.agent.del_queue import DelQueue
 from plugin.agent.delegating import RECOVERED, asked, give_back, plan
@@ -25,17 +25,16 @@ from plugin.core import cni
 from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, RingAllocator
 from plugin.core.bandwidth import Bandwidth
 from plugin.core.cni import CniError, CniRequest
-from plugin.core.cni_ipam import IpamCall, IpamPlan, subnet_complaint
-from plugin.core.cni_lease import ADDRESSES_MAX, Lease, delegated_lease, own_lease
+from plugin.core.cni_ipam import IpamCall, IpamPlan
+from plugin.core.cni_lease import Lease, delegated_lease, own_lease
 from plugin.core.errors import MissingError
 from plugin.core.node import Node
-from plugin.link import netns, pods, rules
+from plugin.link import pods, rules
 from plugin.link.netlink import Link, Netlink, NetlinkError
 
 _LABEL_ID_CHARACTERS: Final = 12
 _EMPTY: Final = ""
-_SUBNET_PREFIX_MAX: Final = 30
-"""The first and last address of a subnet are not given to pods: a /31 would have none."""
+
 
 __all__ = ["Attachments", "NotReadyError", "SpaceNeededError"]
 
@@ -181,7 +180,7 @@ class Attachments:
 
     # --- ADD --------------------------------------------------------------------------------------------------------
     def _add(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
-        sandbox = self._sandbox(request, netns_fd)
+        sandbox = admission.sandbox(request, netns_fd)
         begun = self._known(request.attachment)
         if begun is not None and (begun.address or request.delegated is None):
             raise CniError(
@@ -189,8 +188,8 @@ class Attachments:
                 f"{request.container_id} is attached already, with {begun.address or 'no address'} on {request.ifname}",
                 "every ADD needs a DEL before it is repeated",
             )
-        self._refuse_what_is_not_here(request)
-        mtu_bytes = self._mtu_for(request)
+        admission.refuse_what_is_not_here(request, self._bridge, self._range, self.records)
+        mtu_bytes = admission.mtu_bytes_for(request, self._mtu_bytes)
         bandwidth = cni.fitted(request.config.bandwidth, mtu_bytes)
         others = (record for attachment, record in self.records.items() if attachment != request.attachment)
         self._capabilities.refuse_taken(request.config.ports, others)
@@ -296,64 +295,6 @@ class Attachments:
                 self._unfinished[attachment] = record
             return
         self._leases.release(attachment, now_s=self._now_s())
-
-    def _sandbox(self, request: CniRequest, netns_fd: int | None) -> int:
-        """The pod's namespace: really one, and not the node's own (Weave and skel refuse that too)."""
-        if netns_fd is None:
-            raise CniError(
-                cni.INVALID_NETNS, f"the pod's network namespace {request.netns} could not be opened",
-                "CNI_NETNS must name an existing network namespace",
-            )  # fmt: skip
-        own = netns.current("net")
-        try:
-            if netns.same_namespace(own, netns_fd):
-                raise CniError(
-                    cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is the node's own network namespace",
-                    "a pod on the host network needs no CNI call",
-                )  # fmt: skip
-            with netns.entered(netns_fd):
-                pass
-        except OSError as error:
-            raise CniError(
-                cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {error.strerror}"
-            ) from error
-        finally:
-            os.close(own)
-        return netns_fd
-
-    def _refuse_what_is_not_here(self, request: CniRequest) -> None:
-        """What a configuration asks for is done or refused, never passed over: a pod elsewhere than meant is worse."""
-        config = request.config
-        if config.bridge not in {cni.DEFAULT_BRIDGE, self._bridge.name}:
-            raise CniError(
-                cni.UNSUPPORTED_FIELD,
-                f'"bridge": {config.bridge} is not this agent\'s switch, which is {self._bridge.name}',
-                "leave bridge out of the configuration",
-            )
-        for one in (one for ranged in config.ipam.ranges for one in ranged):
-            if complaint := subnet_complaint(one, self._range, _SUBNET_PREFIX_MAX):
-                raise CniError(
-                    cni.INVALID_CONFIG, complaint, f"name a subnet of {self._range}, or leave ipam.subnet out"
-                )
-        if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
-            raise CniError(cni.UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
-        others = (record.mac for record in self.records.values() if record.attachment != request.attachment)
-        if config.requested_mac and config.requested_mac in {self._bridge.mac, *others}:
-            raise CniError(
-                cni.INVALID_CONFIG,
-                f"the MAC address {config.requested_mac} is another interface's on this switch",
-                "ask for another one, or for none",
-            )
-
-    def _mtu_for(self, request: CniRequest) -> int:
-        wanted = request.config.mtu_bytes
-        if wanted > self._mtu_bytes:
-            raise CniError(
-                cni.INVALID_CONFIG,
-                f"mtu {wanted} is larger than the network carries: {self._mtu_bytes} bytes",
-                "leave mtu out of the configuration, or lower it",
-            )
-        return wanted or self._mtu_bytes
 
     def _record(
         self, request: CniRequest, lease: Lease, begun: Record | None, bandwidth: Bandwidth | None = None
@@ -466,7 +407,7 @@ class Attachments:
 
     # --- CHECK, GC, STATUS --------------------------------------------------------------------------------------------
     def _check(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
-        sandbox = self._sandbox(request, netns_fd)
+        sandbox = admission.sandbox(request, netns_fd)
         record = self._known(request.attachment)
         if record is None:
             raise CniError(

@@ -30,7 +30,7 @@ from plugin.core.members import Member
 from plugin.core.node import Node
 from plugin.core.shares import Share
 from plugin.core.wire import Keys
-from plugin.link import pods
+from plugin.link import netns, pods
 from plugin.link.netlink import Link, NetlinkError
 
 ONE, NETWORK = IPv4Address("192.168.56.11"), IPv4Network("10.9.0.0/29")
@@ -182,8 +182,8 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     fake = Kernel()
     for name in ("attach", "configure", "detach", "detach_together", "leftovers"):
         monkeypatch.setattr(module.pods, name, getattr(fake, name))
-    monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: False)
-    monkeypatch.setattr(module.netns, "entered", lambda _fd: nullcontext())
+    monkeypatch.setattr(netns, "same_namespace", lambda _one, _other: False)
+    monkeypatch.setattr(netns, "entered", lambda _fd: nullcontext())
     return fake
 
 
@@ -281,7 +281,7 @@ def test_a_wish_that_cannot_be_granted_is_named(agent: Agent, conf: dict[str, ob
 
 def test_a_namespace_that_is_none_is_refused(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     assert agent.fails("ADD", fd=None).code == cni.INVALID_NETNS
-    monkeypatch.setattr(module.netns, "same_namespace", lambda _one, _other: True)
+    monkeypatch.setattr(netns, "same_namespace", lambda _one, _other: True)
     assert "own network namespace" in agent.fails("ADD").message
     assert agent.state == NOTHING
 

@@ -1,0 +1,103 @@
+"""What an ADD may ask of this node: its namespace, and that everything in its configuration can be done here.
+
+What a configuration asks for is done or refused, never passed over: a pod elsewhere than meant is worse than none.
+"""
+
+import os
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from typing import Final
+
+from plugin.agent.store import Record
+from plugin.core import cni
+from plugin.core.allocator import Attachment
+from plugin.core.cni import CniError, CniRequest
+from plugin.core.cni_ipam import subnet_complaint
+from plugin.core.cni_lease import ADDRESSES_MAX
+from plugin.link import netns
+from plugin.link.netlink import Link
+
+_SUBNET_PREFIX_MAX: Final = 30
+"""The first and last address of a subnet are not given to pods: a /31 would have none."""
+
+
+def sandbox(request: CniRequest, netns_fd: int | None) -> int:
+    """The pod's namespace: really one, and not the node's own (Weave and skel refuse that too).
+
+    Raises:
+        CniError: It is none (code 8).
+    """
+    if netns_fd is None:
+        raise CniError(
+            cni.INVALID_NETNS, f"the pod's network namespace {request.netns} could not be opened",
+            "CNI_NETNS must name an existing network namespace",
+        )  # fmt: skip
+    own = netns.current("net")
+    try:
+        if netns.same_namespace(own, netns_fd):
+            raise CniError(
+                cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is the node's own network namespace",
+                "a pod on the host network needs no CNI call",
+            )  # fmt: skip
+        with netns.entered(netns_fd):
+            pass
+    except OSError as error:
+        raise CniError(
+            cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {error.strerror}"
+        ) from error
+    finally:
+        os.close(own)
+    return netns_fd
+
+
+def refuse_what_is_not_here(
+    request: CniRequest, bridge: Link, pod_range: IPv4Network, records: Mapping[Attachment, Record]
+) -> None:
+    """See that the configuration asks for nothing that this node cannot do.
+
+    Args:
+        request: The ADD.
+        bridge: The switch.
+        pod_range: The pod range.
+        records: The attachments of this node.
+
+    Raises:
+        CniError: It does (codes 2 and 7).
+    """
+    config = request.config
+    if config.bridge not in {cni.DEFAULT_BRIDGE, bridge.name}:
+        raise CniError(
+            cni.UNSUPPORTED_FIELD,
+            f'"bridge": {config.bridge} is not this agent\'s switch, which is {bridge.name}',
+            "leave bridge out of the configuration",
+        )
+    for one in (one for ranged in config.ipam.ranges for one in ranged):
+        if complaint := subnet_complaint(one, pod_range, _SUBNET_PREFIX_MAX):
+            raise CniError(cni.INVALID_CONFIG, complaint, f"name a subnet of {pod_range}, or leave ipam.subnet out")
+    if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
+        raise CniError(cni.UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
+    if not config.requested_mac:
+        return
+    others = {record.mac for attachment, record in records.items() if attachment != request.attachment}
+    if config.requested_mac in {bridge.mac, *others}:
+        raise CniError(
+            cni.INVALID_CONFIG,
+            f"the MAC address {config.requested_mac} is another interface's on this switch",
+            "ask for another one, or for none",
+        )
+
+
+def mtu_bytes_for(request: CniRequest, most_bytes: int) -> int:
+    """The MTU of the pod's interface: what was asked for, or all that the network carries.
+
+    Raises:
+        CniError: More was asked for (code 7).
+    """
+    wanted = request.config.mtu_bytes
+    if wanted > most_bytes:
+        raise CniError(
+            cni.INVALID_CONFIG,
+            f"mtu {wanted} is larger than the network carries: {most_bytes} bytes",
+            "leave mtu out of the configuration, or lower it",
+        )
+    return wanted or most_bytes
