@@ -1,11 +1,10 @@
-"""Internet checksums (RFC 1071): compute them, and say of a captured packet whether they are right.
+"""Says of a captured packet whether its internet checksums are right.
 
 On a veth pair a wrong checksum is usually no fault. The sending kernel leaves the work to a network card that does not
 exist, and the packet crosses the machine with only the sum of the pseudo-header in the field; the receiving kernel
 knows and does not look. `Checksum.OFFLOADED` recognises that value, so that nobody is told to hunt for corruption.
 """
 
-import struct
 from enum import StrEnum
 
 from plugin.core.frame import Packet
@@ -21,6 +20,7 @@ from plugin.core.headers import (
     Tcp,
     Udp,
 )
+from plugin.core.sums import internet_checksum, pseudo_sum
 
 
 class Checksum(StrEnum):
@@ -31,38 +31,6 @@ class Checksum(StrEnum):
     ABSENT = "not computed"  # UDP over IPv4 may send 0
     OFFLOADED = "left to the network card"
     UNKNOWN = "cannot be told"  # the packet is cut or a fragment
-
-
-def internet_checksum(data: bytes, initial: int = 0) -> int:
-    """The 16-bit ones' complement of the ones' complement sum. Over data that includes a right checksum it is 0.
-
-    Args:
-        data: An odd length is padded with a zero byte.
-        initial: A sum to begin with, for example `pseudo_sum(...)`.
-    """
-    return ~ones_sum(data, initial) & 0xFFFF
-
-
-def ones_sum(data: bytes, initial: int = 0) -> int:
-    """The 16-bit ones' complement sum, not complemented."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = initial + sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
-def pseudo_sum(source: bytes, destination: bytes, protocol: int, length: int) -> int:
-    """Sum of the pseudo-header that TCP, UDP and ICMPv6 checksums include (RFC 9293 3.1, RFC 8200 8.1).
-
-    Args:
-        source: Packed IP address, 4 or 16 bytes.
-        destination: Packed IP address of the same version.
-        protocol: IP protocol number.
-        length: Bytes of the transport header and its data.
-    """
-    return ones_sum(source + destination + struct.pack("!II", length, protocol))
 
 
 def checksum_of(packet: Packet, layer: Layer) -> Checksum | None:

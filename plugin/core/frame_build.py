@@ -8,7 +8,6 @@ import struct
 from ipaddress import IPv4Address
 
 from plugin.core import vxlan
-from plugin.core.checksum import internet_checksum, pseudo_sum
 from plugin.core.headers import (
     BROADCAST_MAC,
     ECHO_REPLY,
@@ -19,6 +18,7 @@ from plugin.core.headers import (
     PROTOCOL_UDP,
     mac_bytes,
 )
+from plugin.core.sums import internet_checksum, pseudo_sum
 
 
 def build_ethernet(

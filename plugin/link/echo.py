@@ -9,8 +9,8 @@ import struct
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.checksum import internet_checksum
 from plugin.core.errors import InputError
+from plugin.core.sums import internet_checksum
 
 _ECHO_REQUEST: Final = 8
 _ECHO_REPLY: Final = 0

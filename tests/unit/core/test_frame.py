@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from plugin.core.checksum import Checksum, checksum_of, internet_checksum
+from plugin.core.checksum import Checksum, checksum_of
 from plugin.core.frame import NESTING_MAX, Packet, dissect
 from plugin.core.frame_build import (
     build_arp_frame,
@@ -30,6 +30,7 @@ from plugin.core.headers import (
     mac_bytes,
     mac_text,
 )
+from plugin.core.sums import internet_checksum
 
 POD_A, POD_B = IPv4Address("10.32.0.1"), IPv4Address("10.40.0.1")
 NODE_A, NODE_B = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
