@@ -51,6 +51,7 @@ def pytest_pycollect_makemodule(module_path) -> None:
         settings.load_profile("hunt" if hunting() else "gate")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, as not root, what needs root; the summary line `-ra` groups them by reason."""
     for item in items:
