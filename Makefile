@@ -4,7 +4,7 @@
 TOPOLOGY ?= topologies/two-nodes.yaml
 ARGS ?=
 PYTEST_ARGS ?=
-WORKERS ?= --numprocesses=2 --dist=loadgroup
+WORKERS ?= --numprocesses=2
 
 SHELL := bash
 .SHELLFLAGS := -e -u -o pipefail -c

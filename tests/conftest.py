@@ -9,11 +9,11 @@ import secrets
 
 import pytest
 
-ONE_AFTER_THE_OTHER = {
+GROUPS = {
     "lab": ("tests/lab/", "tests/docs/"),  # labs are judged by what they take, and share their names
     "simulation": ("tests/sim/",),  # it uses all processors by itself
 }
-"""Tests that one worker of pytest-xdist runs, while the others run the rest (`--dist loadgroup`)."""
+"""What one worker of pytest-xdist runs from beginning to end, the longest first; of other tests each file is a group."""
 
 NEEDS_ROOT = {"kernel": "makes network namespaces", "lab": "runs whole labs"}
 SEED_BYTES = 4
@@ -51,14 +51,29 @@ def pytest_pycollect_makemodule(module_path) -> None:
         settings.load_profile("hunt" if hunting() else "gate")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def group_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return next((group for group, folders in GROUPS.items() if file.startswith(folders)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Groups by folder; pytest-xdist's own `loadgroup` writes into names that pytest 9 has read already."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # the order of collection, below
+    return Grouped(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip, as not root, what needs root; the summary line `-ra` groups them by reason."""
-    for item in items:
-        place = item.path.relative_to(item.config.rootpath).as_posix()
-        for group, folders in ONE_AFTER_THE_OTHER.items():
-            if place.startswith(folders):
-                item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):
+        order = [*GROUPS]
+        items.sort(key=lambda item: order.index(group) if (group := group_of(item.nodeid)) in order else len(order))
     if os.geteuid() == 0:
         return
     for item in items:
