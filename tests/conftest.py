@@ -6,6 +6,7 @@ repeats that hunt. Without it every run tries the same examples, so that a gate 
 
 import os
 import secrets
+import signal
 
 import pytest
 
@@ -26,6 +27,9 @@ def hunting() -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before hypothesis reads its option
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in its background like this; tests that press Ctrl-C need programs that hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hunting():
         # In the environment, so that the workers of pytest-xdist hunt with the same one.
         seed = os.environ.setdefault("WEAVELAB_SEED", str(int.from_bytes(secrets.token_bytes(SEED_BYTES))))

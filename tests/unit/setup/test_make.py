@@ -103,7 +103,7 @@ def test_make_test_checks_runs_one_scenario_and_ends_with_pytest(ready):
     assert result.returncode == 0, result.stderr
     acting = [call.split()[0] for call in ready.calls() if call.split()[0] in {"ruff", "mypy", "weavelab", "pytest"}]
     assert list(dict.fromkeys(acting)) == ["ruff", "mypy", "weavelab", "pytest"]
-    assert ready.calls()[-1] == "pytest -p no:cacheprovider --maxfail=1"
+    assert ready.calls()[-1] == "pytest -p no:cacheprovider --numprocesses=2 --maxfail=1"
 
 
 def test_when_tests_fail_pytests_closing_line_stays_the_last(ready):
