@@ -58,6 +58,7 @@ class Prober:
         self._echo: Echo | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._retarget: asyncio.TimerHandle | None = None
+        self._retargeted_s = float("-inf")
         self._next_traffic_s = 0.0
         self._sent_before: int | None = 0
         self._probes = 0
@@ -112,9 +113,10 @@ class Prober:
                 timer.cancel()
 
     def targets_changed(self) -> None:
-        """Endpoints are others than before; many come at once, and looking through all of them is done once for all."""
+        """Endpoints are others than before: the first time at once, and when many come, looked through once for all."""
         if self._retarget is None:
-            self._retarget = asyncio.get_running_loop().call_later(RETARGET_S, self._find_out)
+            loop = asyncio.get_running_loop()
+            self._retarget = loop.call_at(max(loop.time(), self._retargeted_s + RETARGET_S), self._find_out)
 
     def _find_out(self) -> None:
         if self._retarget is not None:
@@ -123,7 +125,7 @@ class Prober:
         if self._echo is not None:
             targets = self._find_targets()
             self._macs = frozenset(mac for _, mac in targets.values())
-            now_s = asyncio.get_running_loop().time()
+            now_s = self._retargeted_s = asyncio.get_running_loop().time()
             self._paths.set_targets({node: address for node, (address, _) in targets.items()}, now_s=now_s)
             self._set_timer()
 
