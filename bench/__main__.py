@@ -20,8 +20,8 @@ from bench.figures import (
     throughput_summary,
     write_json,
 )
-from bench.options import number, sizes
-from plugin.core.errors import MissingError, WeaveError
+from bench.options import guarded, number, sizes
+from plugin.core.errors import MissingError
 
 SIZES: Final = (10, 50, 100)
 BRINGUP_ROUNDS: Final = 3
@@ -42,19 +42,7 @@ STOCK_TOOLS: Final = ("mnexec", "brctl", "ifconfig", "ethtool", "unshare")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for; 0 whatever the figures are."""
     options = _options(arguments)
-    from testbed import interrupts  # noqa: PLC0415 - not for --help
-    from testbed.up import check_machine  # noqa: PLC0415
-
-    try:
-        check_machine()
-        with interrupts.raised():
-            return _bench(options)
-    except KeyboardInterrupt as stop:
-        sys.stderr.write("interrupted; everything that was made is gone\n")
-        return 128 + int(getattr(stop, "number", 2))
-    except WeaveError as error:
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return error.exit_code
+    return guarded(lambda: _bench(options))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

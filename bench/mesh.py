@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import machine, write_json
-from bench.options import number, sizes
+from bench.options import guarded, number, sizes
 from plugin.core.errors import WeaveError
 
 SIZES: Final = (2, 10, 20, 40, 100)
@@ -45,22 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every size, in turns; 1 when one of them could not be measured."""
     options = _options(arguments)
     os.environ["WEAVELAB_RUN"] = RUN  # before testbed.paths is loaded
-    from testbed import interrupts  # noqa: PLC0415
-    from testbed.report.files import check_report_path  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    return guarded(lambda: _bench(options))
 
+
+def _bench(options: argparse.Namespace) -> int:
+    from testbed.report.files import check_report_path  # noqa: PLC0415
+
+    check_report_path(options.json)
     about = machine()
-    try:
-        check_machine()
-        check_report_path(options.json)
-        with interrupts.raised():
-            rounds, failures = _measure(options)
-    except KeyboardInterrupt as stop:
-        sys.stderr.write("interrupted; everything that was made is gone\n")
-        return 128 + int(getattr(stop, "number", 2))
-    except WeaveError as error:
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return error.exit_code
+    rounds, failures = _measure(options)
     best = [
         {"nodes": nodes, **{part: min(one[part] for one in found) for part in PARTS}}
         for nodes, found in rounds.items()

@@ -1,6 +1,13 @@
-"""Values of the options of all benchmarks: whole numbers and sizes, with a clear word when they are none."""
+"""What all benchmarks share: the values of their options, and how they end when they cannot go on.
+
+Imports of the lab stand inside, so that `--help` does not wait for them.
+"""
 
 import argparse
+import sys
+from collections.abc import Callable
+
+from plugin.core.errors import WeaveError
 
 
 def number(text: str) -> int:
@@ -24,3 +31,20 @@ def sizes(text: str) -> tuple[int, ...]:
     if min(found) < 2:
         raise argparse.ArgumentTypeError("wanted at least 2 nodes: the first pings the last")
     return found
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Carry out a benchmark that needs the machine; its exit code, or that of what was in the way, told in words."""
+    from testbed import interrupts  # noqa: PLC0415
+    from testbed.up import check_machine  # noqa: PLC0415
+
+    try:
+        check_machine()
+        with interrupts.raised():
+            return work()
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("interrupted; everything that was made is gone\n")
+        return 128 + int(getattr(stop, "number", 2))
+    except WeaveError as error:
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code

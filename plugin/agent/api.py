@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 
 import h11
 
+from plugin.agent.streams import hung_up
 from plugin.core.cni import BODY_BYTES_MAX
 from plugin.core.errors import InputError, WeaveError
 
@@ -200,7 +201,7 @@ async def _read_request(connection: socket.socket, descriptors: list[int], body_
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
             descriptor = descriptors[0] if descriptors else None
             method = head.method.decode("latin-1")
-            return Request(method, path, bytes(body), headers, descriptor, lambda: _hung_up(connection))
+            return Request(method, path, bytes(body), headers, descriptor, lambda: hung_up(connection))
         else:
             raise h11.RemoteProtocolError("the connection ended before the request did")
 
@@ -225,16 +226,6 @@ async def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:
             os.set_inheritable(descriptor, False)
             descriptors.append(descriptor)
         return data
-
-
-def _hung_up(connection: socket.socket) -> bool:
-    """Whether the other side has closed: then there is an end to read; who waits for the answer sends nothing."""
-    try:
-        return not connection.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
 
 
 def _set(future: "asyncio.Future[None]") -> None:

@@ -14,6 +14,7 @@ import struct
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
+from plugin.agent.streams import hung_up
 from plugin.core.errors import InputError, WeaveError
 from plugin.core.node import Node
 from plugin.core.outbox import (
@@ -323,7 +324,7 @@ class Driver:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 request = await _read_frame(stream)
-                if _hung_up(stream):
+                if hung_up(stream):
                     return  # it waited too long: the work would be for nothing, when there is most of it
                 answer = self._node.on_request(request, source, now_s=loop.time())
                 if self.flush() and answer is not None:
@@ -349,14 +350,6 @@ class Driver:
 
 def _stream() -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-
-
-def _hung_up(stream: socket.socket) -> bool:
-    """Whether the other end has closed; one that waits for its answer says nothing more."""
-    try:
-        return not stream.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
 
 
 async def _read_frame(stream: socket.socket) -> bytes:

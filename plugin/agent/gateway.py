@@ -98,11 +98,10 @@ class Gateway:
         return owner in council.seats and council.seats[owner].name != self._name
 
     def hide(self) -> None:
-        """Take the address from the switch; it stays this node's."""
+        """Take the address from the switch; it stays this node's. Gateways of other IPAM plugins stay."""
         self._hidden = True
-        for index, interface in self._netlink.addresses():
-            if index == self._bridge.index and interface.ip in self._range:
-                switch.remove_address(self._netlink, self._bridge, interface)
+        for interface in self._on_switch():
+            switch.remove_address(self._netlink, self._bridge, interface)
         self._changed(None)
 
     def expose(self) -> None:
@@ -118,11 +117,16 @@ class Gateway:
 
     def _found(self) -> IPv4Address | None:
         """The address that the switch has, though nothing is written of it: the disk was lost."""
-        for index, interface in self._netlink.addresses():
-            side = is_side_gateway(interface, self._range)
-            if index == self._bridge.index and interface.ip in self._range and not side:
-                return interface.ip
-        return None
+        return next((interface.ip for interface in self._on_switch()), None)
+
+    def _on_switch(self) -> list[IPv4Interface]:
+        return [
+            interface
+            for index, interface in self._netlink.addresses()
+            if index == self._bridge.index
+            and interface.ip in self._range
+            and not is_side_gateway(interface, self._range)
+        ]
 
     def _use(self, address: IPv4Address) -> None:
         network, container_id, ifname = EXPOSE

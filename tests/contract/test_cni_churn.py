@@ -3,10 +3,8 @@
 import os
 import select
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import pytest
 
@@ -26,12 +24,6 @@ AT_ONCE = 64
 RANGE = IPv4Network("10.9.0.0/22")  # 1022 addresses, one of them the bridge's
 BY_GC = 400
 ANSWER_S = 20
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with ExitStack() as stack:
-        yield Cluster(tmp_path, stack)
 
 
 def silent(cluster: Cluster, gateway: str, addresses: dict[int, IPv4Address]) -> set[int]:

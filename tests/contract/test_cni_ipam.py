@@ -367,6 +367,19 @@ def test_a_result_without_gateway_and_routes_gets_the_switch_as_default_route(ru
     assert runtime.cluster.ping(pod, switch) == 0
 
 
+def test_what_hide_takes_away_expose_gives_back_also_to_another_plugins_pods(runtime: Runtime) -> None:
+    Fake(runtime)
+    pod, _ = runtime.add(FAKE, "redpod")
+    own = json.loads(runtime.cluster.api(1, "/status")[1])["bridge"]["address"]
+    plain, _ = runtime.add({}, "bluepod")
+    assert [runtime.cluster.ping(plain, own), runtime.cluster.ping(pod, "10.32.7.1")] == [0, 0]
+    assert runtime.cluster.api(1, "/hide", b"{}")[0] == 200
+    assert runtime.cluster.ping(plain, own) != 0
+    assert runtime.cluster.ping(pod, "10.32.7.1") != 0, "the switch has no way back to pods now"
+    assert runtime.cluster.api(1, "/expose", b"{}")[0] == 200
+    assert [runtime.cluster.ping(plain, own), runtime.cluster.ping(pod, "10.32.7.1")] == [0, 0]
+
+
 # ---- trouble
 
 

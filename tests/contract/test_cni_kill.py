@@ -8,9 +8,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -28,12 +25,6 @@ HUNTING = os.environ.get("WEAVELAB_FUZZ", "") not in {"", "0"}
 ROUNDS = 4000 if HUNTING else 200
 AGENT_KILLS = 30 if HUNTING else 4
 AT_ONCE = 8
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with ExitStack() as stack:
-        yield Cluster(tmp_path, stack)
 
 
 def usual_s(runtime: Runtime, sandbox: str) -> float:
