@@ -3,6 +3,10 @@
 The executable has opened the pod's namespace and sent the descriptor along (plugin/cni/weave_net.py); here an address
 is allocated, remembered on disk, put on a veth pair by plugin/link/pods.py, and announced to the peers.
 Undo is a stack: every step names its own inverse, and a failure at any point leaves nothing behind.
+
+What the functions call, in the order of an ADD's life: admission.py (may this be asked here), leases.py (which
+addresses), capabilities.py (host ports, limits), and for its end removals.py (many links at once, in threads),
+delegating.py (what another IPAM plugin has to be asked), del_queue.py (DELs that came while no agent ran).
 """
 
 import dataclasses
