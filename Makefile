@@ -99,9 +99,9 @@ fmt: ## format the Python files, repair what ruff can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-proto: ## generate the messages of CRI from testbed/cri/cri.proto
+proto: ## generate the messages of CRI from testbed/kubelet/cri/cri.proto
 	@$(READY_DEV)
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. testbed/cri/cri.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. testbed/kubelet/cri/cri.proto
 
 types: ## mypy, strict
 	@$(READY_DEV)

@@ -70,7 +70,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from testbed.report.files import check_report_path  # noqa: PLC0415
+    from testbed.machine.files import check_report_path  # noqa: PLC0415
 
     check_report_path(options.json)
     document: dict[str, Any] = {"machine": machine()}

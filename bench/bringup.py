@@ -1,8 +1,9 @@
 """Bring-up and tear-down of N bare nodes: weavelab's engine and stock Mininet in turns.
 
-What counts, weavelab: planning the underlay, the state file, and `testbed.engine.build`, which is all that `weavelab
-up` does before it deploys agents: namespaces (network, mount, UTS), each node's own /etc /opt /var /run /sys, cables,
-addresses, names below /run/netns. Down: the whole of `testbed.down.tear_down`, as `weavelab down` calls it.
+What counts, weavelab: planning the underlay, the state file, and `testbed.nodes.engine.build`, which is all that
+`weavelab up` does before it deploys agents: namespaces (network, mount, UTS), each node's own /etc /opt /var /run
+/sys, cables, addresses, names below /run/netns. Down: the whole of `testbed.life.down.tear_down`, as `weavelab down`
+calls it.
 
 What counts, stock Mininet: `Mininet(topo=SingleSwitchTopo(N), switch=LinuxBridge, controller=None)`, `start()`;
 `stop()`. Both are checked by a ping from the first node to the last. After each, the kernel's clean-up is waited for,
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import CheckError
-from testbed import engine, interrupts, mounts, state
-from testbed.down import tear_down, wait_for_kernel
-from testbed.model import NodeSpec, Segment, Topology, Underlay
-from testbed.paths import LabPaths
-from testbed.space import kill_group, run
-from testbed.underlay import plan_underlay
+from testbed.lab import state
+from testbed.lab.paths import LabPaths
+from testbed.life.down import tear_down, wait_for_kernel
+from testbed.machine import interrupts
+from testbed.machine.space import kill_group, run
+from testbed.nodes import engine, mounts
+from testbed.topology.model import NodeSpec, Segment, Topology, Underlay
+from testbed.topology.underlay import plan_underlay
 
 PING_S: Final = 5.0
 STOCK_S: Final = 300.0

@@ -26,9 +26,9 @@ from plugin.cni import TYPE, executable_bytes
 from plugin.core.errors import CheckError, MissingError
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
-from testbed.agent_api import AgentError, get
 from testbed.deploy.interpreter import plugin_interpreter
-from testbed.space import Space, in_thread, kill_group, spawn
+from testbed.lab.agent_api import AgentError, get
+from testbed.machine.space import Space, in_thread, kill_group, spawn
 
 OURS: Final = "weavelab"
 REFERENCE: Final = "reference"

@@ -183,6 +183,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    from testbed.report.files import write_report  # noqa: PLC0415 - the same rules as for all reports
+    from testbed.machine.files import write_report  # noqa: PLC0415 - the same rules as for all reports
 
     write_report(path, json.dumps({"version": VERSION, **document}, indent=2) + "\n")

@@ -18,7 +18,7 @@ from typing import Final
 
 from plugin.core.errors import CheckError
 from plugin.link import netns
-from testbed.space import Space, run
+from testbed.machine.space import Space, run
 
 COMMAND_S: Final = 10.0
 ADDRESSES: Final = {"h1": "10.98.0.1", "h2": "10.98.0.2", "a": "10.97.0.1", "b": "10.97.0.2", "c": "10.97.0.3"}

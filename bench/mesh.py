@@ -44,12 +44,12 @@ Rounds = dict[int, list[dict[str, float]]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every size, in turns; 1 when one of them could not be measured."""
     options = _options(arguments)
-    os.environ["WEAVELAB_RUN"] = RUN  # before testbed.paths is loaded
+    os.environ["WEAVELAB_RUN"] = RUN  # before testbed.lab.paths is loaded
     return guarded(lambda: _bench(options))
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from testbed.report.files import check_report_path  # noqa: PLC0415
+    from testbed.machine.files import check_report_path  # noqa: PLC0415
 
     check_report_path(options.json)
     about = machine()

@@ -13,14 +13,14 @@ from statistics import median
 from typing import Final
 
 from plugin.core.errors import CheckError
-from testbed import interrupts
-from testbed.down import tear_down, wait_for_kernel
-from testbed.lab import Lab
-from testbed.model import NodeSpec, PodSpec, Segment, Topology, Underlay
-from testbed.paths import LabPaths
-from testbed.progress import Silent
-from testbed.space import Space, run
-from testbed.up import bring_up
+from testbed.lab.paths import LabPaths
+from testbed.lab.progress import Silent
+from testbed.lab.running import Lab
+from testbed.life.down import tear_down, wait_for_kernel
+from testbed.life.up import bring_up
+from testbed.machine import interrupts
+from testbed.machine.space import Space, run
+from testbed.topology.model import NodeSpec, PodSpec, Segment, Topology, Underlay
 
 PODS_A_NODE: Final = 2
 SAMPLE: Final = 20

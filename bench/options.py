@@ -35,8 +35,8 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def guarded(work: Callable[[], int]) -> int:
     """Carry out a benchmark that needs the machine; its exit code, or that of what was in the way, told in words."""
-    from testbed import interrupts  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine import interrupts  # noqa: PLC0415
 
     try:
         check_machine()

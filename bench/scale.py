@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.options import sizes
-from plugin.core.members import Member, MemberState
+from plugin.core.ipam.ring import Ring
+from plugin.core.membership.members import Member, MemberState
+from plugin.core.messages.wire import RingState, Seat
 from plugin.core.node import Node
-from plugin.core.ring import Ring
-from plugin.core.wire import RingState, Seat
 from tests.support.simulation import Machine, World
 
 SIZES: Final = (10, 100, 500, 2000)

@@ -28,7 +28,7 @@ def main(nodes: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES_MIN:
         resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MIN, max(hard, OPEN_FILES_MIN)))
-    import_module("testbed.host")  # first: it lets Mininet be imported on every Python
+    import_module("testbed.prompt.host")  # first: it lets Mininet be imported on every Python
     from mininet.log import setLogLevel  # noqa: PLC0415
     from mininet.net import Mininet  # noqa: PLC0415
     from mininet.nodelib import LinuxBridge  # noqa: PLC0415

@@ -14,16 +14,16 @@ import msgspec
 
 from bench.handmade import ADDRESSES, HandMade, hand_made
 from plugin.core.errors import CheckError
-from testbed import interrupts
-from testbed.cli_lab import default_topology
-from testbed.down import tear_down
-from testbed.lab import Lab
-from testbed.load import load_topology
-from testbed.paths import LabPaths
+from testbed.cli.lab import default_topology
+from testbed.lab.paths import LabPaths
+from testbed.lab.running import Lab
+from testbed.life.down import tear_down
+from testbed.life.up import bring_up
+from testbed.machine import interrupts
+from testbed.machine.space import Space
 from testbed.probes.command import Processes
 from testbed.probes.iperf import Transfer, measure
-from testbed.space import Space
-from testbed.up import bring_up
+from testbed.topology.load import load_topology
 
 OVERTIME_S: Final = 10.0
 ATTEMPTS: Final = 2

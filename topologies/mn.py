@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import testbed
-from testbed.load import load_topology
-from testbed.underlay import Host, plan_underlay
+from testbed.machine.checkout import TOPOLOGIES
+from testbed.topology.load import load_topology
+from testbed.topology.underlay import Host, plan_underlay
 
 
 def _build(path: Path) -> Any:
@@ -54,7 +54,6 @@ def _build(path: Path) -> Any:
     return topo
 
 
-_folder = Path(testbed.__file__).parent.parent / "topologies"
 topos: dict[str, Callable[[], Any]] = {
-    f"weavelab-{path.stem}": partial(_build, path) for path in sorted(_folder.glob("*.yaml"))
+    f"weavelab-{path.stem}": partial(_build, path) for path in sorted(TOPOLOGIES.glob("*.yaml"))
 }

@@ -16,30 +16,30 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
-from plugin.agent.actions import Actions
-from plugin.agent.api import READ_ONLY, Server, remove_socket, tcp_listener, unix_listener
-from plugin.agent.attachments import Attachments
-from plugin.agent.capabilities import Capabilities, plain_addresses, ports_at_start
+from plugin.agent.api.actions import Actions
+from plugin.agent.api.routes import acting, reading
+from plugin.agent.api.server import READ_ONLY, Server, remove_socket, tcp_listener, unix_listener
+from plugin.agent.api.status import VERSION, Status
+from plugin.agent.attachments.attachments import Attachments
+from plugin.agent.attachments.capabilities import Capabilities, plain_addresses, ports_at_start
+from plugin.agent.attachments.leases import SideGateways
+from plugin.agent.attachments.removals import CALLS_MAX
 from plugin.agent.config import AgentConfig
+from plugin.agent.dataplane.forwarder import Forwarder
+from plugin.agent.dataplane.gateway import Gateway
+from plugin.agent.dataplane.probing import Prober
 from plugin.agent.driver import Driver, bind_control
-from plugin.agent.forwarder import Forwarder
-from plugin.agent.gateway import Gateway
-from plugin.agent.leases import SideGateways
 from plugin.agent.names import bridge_mac
-from plugin.agent.probing import Prober
-from plugin.agent.removals import CALLS_MAX
-from plugin.agent.routes import acting, reading
 from plugin.agent.space import Space
-from plugin.agent.status import VERSION, Status
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
-from plugin.core.codec import WireError
+from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError
-from plugin.core.hostports import PortMapping
-from plugin.core.members import Member
+from plugin.core.ipam.ring import RingError
+from plugin.core.membership.members import Member
+from plugin.core.messages.codec import WireError
+from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
-from plugin.core.ring import RingError
-from plugin.core.wire import Keys
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.departures import Departures
 from plugin.link.netlink import Link, Netlink

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from plugin.core import shares
 from plugin.core.errors import InputError
-from plugin.core.vxlan import UDP_PORT, VNI_MAX, VNI_MIN
+from plugin.core.ipam import shares
+from plugin.core.packet.vxlan import UDP_PORT, VNI_MAX, VNI_MIN
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

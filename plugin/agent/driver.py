@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from plugin.agent.streams import hung_up
 from plugin.core.errors import InputError, WeaveError
+from plugin.core.messages.wire import FRAME_BYTES_MAX, LENGTH, RELAY_BYTES_MAX
 from plugin.core.node import Node
 from plugin.core.outbox import (
     Call,
@@ -27,7 +28,6 @@ from plugin.core.outbox import (
     Send,
     SpaceChanged,
 )
-from plugin.core.wire import FRAME_BYTES_MAX, LENGTH, RELAY_BYTES_MAX
 
 CALL_TIMEOUT_S: Final = 1.5
 """How long an exchange may take, connecting included: less than a round of agreement (council.ROUND_S)."""

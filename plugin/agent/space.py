@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from plugin.core.council import Council, Wish
+from plugin.core.ipam.council import Council, Wish
 
 SPACE_WAIT_S: Final = 8.0
 """How long an ADD may wait for addresses: well below what the executable and runtimes allow an ADD (30 s and more)."""

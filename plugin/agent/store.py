@@ -16,10 +16,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from plugin.core.allocator import EXPOSE, Attachment
-from plugin.core.bandwidth import Bandwidth
+from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError, MissingError
-from plugin.core.hostports import PortMapping
+from plugin.core.ipam.allocator import EXPOSE, Attachment
 
 _COMPACT_FACTOR: Final = 4
 _COMPACT_MIN: Final = 256

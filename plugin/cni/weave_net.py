@@ -6,7 +6,7 @@
 This process decides nothing about the network. It checks what the runtime says (`check_environment`), opens the pod's
 namespace (`open_netns`), hands that descriptor and the request to the agent of this node over a unix socket (`ask`),
 prints what the agent answers and ends. The bridge, the veth pair, the address and the routes are the agent's work:
-plugin/agent makes them, plugin/core/cni.py holds the rules.
+plugin/agent makes them, plugin/core/cni/request.py holds the rules.
 
 It starts once per call, and starting Python is most of what a call costs. So the way of every ordinary call imports
 nothing but modules that are built into the interpreter; whatever needs more (JSON above all) is under "The slow way",
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-STDIN_BYTES_MAX = 15 << 20  # the agent's limit for the whole call is 16 MiB (plugin/core/cni.py, BODY_BYTES_MAX)
+STDIN_BYTES_MAX = (
+    15 << 20
+)  # the agent's limit for the whole call is 16 MiB (plugin/core/cni/request.py, BODY_BYTES_MAX)
 
 # The WEAVE_ variables exist for tests: no runtime sets them.
 AGENT_SOCKET = posix.environ.get(b"WEAVE_SOCKET", b"/run/weave/weave.sock")
@@ -256,7 +258,7 @@ def ask(
 
 
 def call_body(verb: bytes, stdin: bytes) -> bytes:
-    """The environment in the order of ENVIRONMENT, then stdin, parted by NUL (plugin/core/cni.py reads it)."""
+    """The environment in the order of ENVIRONMENT, then stdin, parted by NUL (plugin/core/cni/request.py reads it)."""
     return b"\0".join([verb, *[posix.environ.get(name, b"") for name, _, _ in ENVIRONMENT[1:]], stdin])
 
 
@@ -417,7 +419,7 @@ def keep_for_later(network: bytes, stdin: bytes, seen: str) -> None:
 
 
 def queue_name(network: bytes, container_id: bytes, ifname: bytes) -> bytes:
-    """See queue_name in plugin/core/cni.py, which must choose the same."""
+    """See queue_name in plugin/core/cni/request.py, which must choose the same."""
     name = b":".join([network, container_id, ifname])
     if len(name) <= 200:
         return name
@@ -438,7 +440,7 @@ def make_folders(path: bytes) -> None:
 
 
 def check_config(verb: bytes, stdin: bytes) -> bytes:
-    """The name of the network, after the rules of plugin/core/cni.py in their order: JSON, name, version, verb."""
+    """The name of the network, after the rules of core/cni/request.py in their order: JSON, name, version, verb."""
     import json
 
     def constant(name: str) -> None:

@@ -13,22 +13,15 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core import wire
-from plugin.core.allocator import RingAllocator
-from plugin.core.council import Council
-from plugin.core.door import Door
-from plugin.core.endpoints import Directory, Located
-from plugin.core.members import Links, Member, Members, MemberState, Peer
-from plugin.core.outbox import (
-    Counters,
-    Effect,
-    Outbox,
-    PeersChanged,
-)
-from plugin.core.reunion import Reunion
-from plugin.core.showing import Showing
-from plugin.core.spread import Spread
-from plugin.core.swim import (
+from plugin.core.cluster.door import Door
+from plugin.core.cluster.reunion import Reunion
+from plugin.core.cluster.showing import Showing
+from plugin.core.forwarding.endpoints import Directory, Located
+from plugin.core.forwarding.spread import Spread
+from plugin.core.ipam.allocator import RingAllocator
+from plugin.core.ipam.council import Council
+from plugin.core.membership.members import Links, Member, Members, MemberState, Peer
+from plugin.core.membership.swim import (
     HELPERS,
     AskHelper,
     Chance,
@@ -39,6 +32,13 @@ from plugin.core.swim import (
     Unheard,
     Verdict,
     chosen,
+)
+from plugin.core.messages import wire
+from plugin.core.outbox import (
+    Counters,
+    Effect,
+    Outbox,
+    PeersChanged,
 )
 
 GOSSIP_S: Final = 0.2

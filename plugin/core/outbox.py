@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, TypeAlias
 
-from plugin.core import wire
-from plugin.core.members import Links, Member, Members, Peer
-from plugin.core.wire import Answer, Keys, Refuse
+from plugin.core.membership.members import Links, Member, Members, Peer
+from plugin.core.messages import wire
+from plugin.core.messages.wire import Answer, Keys, Refuse
 
 REJECTED: Final = ("malformed", "other cluster", "other password", "name taken", "too large")
 

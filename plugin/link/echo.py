@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from plugin.core.errors import InputError
-from plugin.core.sums import internet_checksum
+from plugin.core.packet.sums import internet_checksum
 
 _ECHO_REQUEST: Final = 8
 _ECHO_REPLY: Final = 0

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.hostports import ANY_ADDRESS, PROTOCOLS, PortMapping
+from plugin.core.cni.hostports import ANY_ADDRESS, PROTOCOLS, PortMapping
 from plugin.link.netlink import NetlinkError
 from plugin.link.nfnetlink import Connection, Element, Netfilter, concatenated
 from plugin.link.rules import PORTS_ANY, PORTS_AT, TABLE, TARGETS

@@ -1,6 +1,6 @@
 """The overlay of a node: the VXLAN device and the entries that tell it where every pod is.
 
-plugin/core/forward.py decides the entries; here they are read and written. Nothing is learned from traffic.
+plugin/core/forwarding/forward.py decides the entries; here they are read and written. Nothing is learned from traffic.
 """
 
 import errno
@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from plugin.core.errors import InputError, MissingError
-from plugin.core.forward import Changes, Forwarding
+from plugin.core.forwarding.forward import Changes, Forwarding
 from plugin.link import rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
-from plugin.core import cni
+from plugin.core.cni import request as cni
 from plugin.core.errors import CheckError, WeaveError
 from plugin.link import netns, rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from plugin.core.cni.hostports import ANY_ADDRESS, PortMapping
 from plugin.core.errors import MissingError
-from plugin.core.hostports import ANY_ADDRESS, PortMapping
 
 TABLE: Final = "weave"
 FAMILY: Final = "ip"

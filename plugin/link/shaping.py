@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import Final
 
-from plugin.core.bandwidth import Bandwidth, Limit
+from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.errors import MissingError
 from plugin.link import constants as c
 from plugin.link import rtnl, sysctls

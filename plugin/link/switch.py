@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from plugin.core.errors import InputError, MissingError
-from plugin.core.vxlan import overlay_mtu
+from plugin.core.packet.vxlan import overlay_mtu
 from plugin.link import rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
 

@@ -20,9 +20,9 @@ Examples:
 @click.option("--lose-disk", is_flag=True, help="Remove what the agent had written down before it starts.")
 def agent(verb: str, node: str, lab: str | None, lose_disk: bool) -> None:  # noqa: FBT001 - click passes by name
     """Kill (SIGKILL), stop (SIGTERM), start or restart the agent of one node of a running lab."""
-    from testbed import agent_control  # noqa: PLC0415 - `--help` must not wait for the lab's imports
-    from testbed.lab import Lab  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.lab.running import Lab  # noqa: PLC0415
+    from testbed.life import agent_control  # noqa: PLC0415 - `--help` must not wait for the lab's imports
+    from testbed.life.up import check_machine  # noqa: PLC0415
 
     if lose_disk and verb not in {"start", "restart"}:
         raise click.UsageError("--lose-disk goes with start or restart")

@@ -1,4 +1,4 @@
-"""`weavelab demo`: its options and their help. What it shows is in `testbed.demo_steps`."""
+"""`weavelab demo`: its options and their help. What it shows is in `testbed.demo.steps`."""
 
 import sys
 from pathlib import Path
@@ -50,14 +50,14 @@ def demo_command(auto: bool, pause: float | None, analogy: bool, topology: Path 
     """
     if pause is not None and not auto:
         raise click.UsageError("--pause is for --auto; without it, a key goes on")
-    from testbed.cli_lab import check_lab_name, default_topology  # noqa: PLC0415 - `--help` does not wait for the lab
-    from testbed.demo_cast import choose_cast  # noqa: PLC0415
-    from testbed.demo_show import Show  # noqa: PLC0415
-    from testbed.demo_stage import Stage, keys_for, make_console  # noqa: PLC0415
-    from testbed.demo_steps import perform  # noqa: PLC0415
-    from testbed.load import load_topology  # noqa: PLC0415
-    from testbed.tools import need_tools  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.cli.lab import check_lab_name, default_topology  # noqa: PLC0415 - `--help` does not wait for the lab
+    from testbed.demo.cast import choose_cast  # noqa: PLC0415
+    from testbed.demo.show import Show  # noqa: PLC0415
+    from testbed.demo.stage import Stage, keys_for, make_console  # noqa: PLC0415
+    from testbed.demo.steps import perform  # noqa: PLC0415
+    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.tools import need_tools  # noqa: PLC0415
+    from testbed.topology.load import load_topology  # noqa: PLC0415
 
     check_machine()
     need_tools(TOOLS)

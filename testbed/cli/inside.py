@@ -57,8 +57,8 @@ _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 )
 def status(lab: str | None, output: str) -> int:
     """Show the labs of this machine, or one of them: nodes, agents, peers, pods."""
-    from testbed.lab_status import healthy, observe, print_tables  # noqa: PLC0415 - `--help` does not wait for it
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.lab.status import healthy, observe, print_tables  # noqa: PLC0415 - `--help` does not wait for it
+    from testbed.life.up import check_machine  # noqa: PLC0415
 
     check_machine()
     found = observe(lab)
@@ -84,9 +84,9 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
     The command takes the place of weavelab: same terminal, same signals, its own exit code. No shell is in between.
     """
     from testbed.deploy.plan import TOOLS_PATH  # noqa: PLC0415
-    from testbed.lab import Lab  # noqa: PLC0415
-    from testbed.space import enter  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.lab.running import Lab  # noqa: PLC0415
+    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.space import enter  # noqa: PLC0415
 
     check_machine()
     if command[:1] == ("--",):  # click keeps it when the target stands before it
@@ -96,7 +96,7 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
     found = Lab.load(lab)
     space = found.space(target)
     if found.topology.kubelet == "containerd" and target in found.pods:
-        from testbed import pod_exec  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+        from testbed.kubelet import pod_exec  # noqa: PLC0415 - gRPC is loaded only by labs that use it
 
         space = found.nodes[found.pods[target].node].space
         terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -132,11 +132,11 @@ def cli(lab: str | None, commands: tuple[str, ...]) -> int:
 
     Leaving the prompt leaves the lab up.
     """
-    from testbed.lab import Lab  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.lab.running import Lab  # noqa: PLC0415
+    from testbed.life.up import check_machine  # noqa: PLC0415
 
     check_machine()
     running = Lab.load(lab)
-    from testbed.shell import run_shell  # noqa: PLC0415 - Mininet costs 0.1 s and more
+    from testbed.prompt.shell import run_shell  # noqa: PLC0415 - Mininet costs 0.1 s and more
 
     return run_shell(running, commands, stdin=sys.stdin)

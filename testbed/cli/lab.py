@@ -1,4 +1,4 @@
-"""`weavelab up` and `weavelab down`: their options; what they do is in `testbed.up` and `testbed.down`."""
+"""`weavelab up` and `weavelab down`: their options; what they do is in `testbed.life.up` and `testbed.life.down`."""
 
 import re
 import sys
@@ -9,10 +9,10 @@ from typing import Final
 import click
 
 from plugin.core.errors import InputError
-from testbed.model import KUBELET_KINDS, KubeletKind
+from testbed.machine.checkout import PROJECT
+from testbed.topology.model import KUBELET_KINDS, KubeletKind
 
 DEFAULT_TOPOLOGY: Final = "topologies/two-nodes.yaml"
-_PROJECT: Final = Path(__file__).resolve().parent.parent
 
 _UP_EXAMPLES: Final = """
 \b
@@ -42,11 +42,11 @@ def up(topology: Path | None, name: str | None, kubelet: KubeletKind | None, kee
 
     Returns when every agent is ready, sees every other, and knows every pod. A failure or Ctrl-C leaves nothing behind.
     """
-    from testbed import state  # noqa: PLC0415 - `--help` must not wait for the lab's imports
-    from testbed.load import load_topology  # noqa: PLC0415
-    from testbed.progress import for_terminal  # noqa: PLC0415
-    from testbed.scenario_members import WEAVELAB  # noqa: PLC0415
-    from testbed.up import bring_up, check_machine  # noqa: PLC0415
+    from testbed.lab import state  # noqa: PLC0415 - `--help` must not wait for the lab's imports
+    from testbed.lab.progress import for_terminal  # noqa: PLC0415
+    from testbed.life.up import bring_up, check_machine  # noqa: PLC0415
+    from testbed.scenario.members import WEAVELAB  # noqa: PLC0415
+    from testbed.topology.load import load_topology  # noqa: PLC0415
 
     check_machine()
     check_lab_name(name)
@@ -80,9 +80,9 @@ def down(lab: str | None, all_: bool, wait: bool) -> None:  # noqa: FBT001 - cli
 
     The kernel frees namespaces in the background, some 40 ms a node; --wait waits for that.
     """
-    from testbed import state  # noqa: PLC0415
-    from testbed.down import tear_down, tear_down_all, wait_for_kernel  # noqa: PLC0415
-    from testbed.up import check_machine  # noqa: PLC0415
+    from testbed.lab import state  # noqa: PLC0415
+    from testbed.life.down import tear_down, tear_down_all, wait_for_kernel  # noqa: PLC0415
+    from testbed.life.up import check_machine  # noqa: PLC0415
 
     if all_ and lab is not None:
         raise click.UsageError(f"give either a lab ({lab}) or --all")
@@ -107,7 +107,7 @@ def check_lab_name(name: str | None) -> None:
     Raises:
         InputError: It is not.
     """
-    from testbed.model import NAME_PATTERN, RESERVED_NAMES  # noqa: PLC0415
+    from testbed.topology.model import NAME_PATTERN, RESERVED_NAMES  # noqa: PLC0415
 
     if name is not None and (not re.fullmatch(NAME_PATTERN, name) or name in RESERVED_NAMES):
         raise InputError(
@@ -119,7 +119,7 @@ def check_lab_name(name: str | None) -> None:
 def default_topology() -> Path:
     """The default topology: of the folder we are in, else of the project."""
     here = Path(DEFAULT_TOPOLOGY)
-    return here if here.exists() else _PROJECT / DEFAULT_TOPOLOGY
+    return here if here.exists() else PROJECT / DEFAULT_TOPOLOGY
 
 
 def _only_lab(labs: list[str]) -> str:

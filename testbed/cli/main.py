@@ -20,15 +20,15 @@ import click
 from plugin.core.errors import WeaveError
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "up": ("testbed.cli_lab", "up"),
-    "down": ("testbed.cli_lab", "down"),
-    "status": ("testbed.cli_inside", "status"),
-    "exec": ("testbed.cli_inside", "exec_"),
-    "cli": ("testbed.cli_inside", "cli"),
-    "agent": ("testbed.cli_agent", "agent"),
-    "run": ("testbed.run_command", "run_command"),
-    "demo": ("testbed.demo", "demo_command"),
-    "deploy": ("testbed.cli_deploy", "deploy"),
+    "up": ("testbed.cli.lab", "up"),
+    "down": ("testbed.cli.lab", "down"),
+    "status": ("testbed.cli.inside", "status"),
+    "exec": ("testbed.cli.inside", "exec_"),
+    "cli": ("testbed.cli.inside", "cli"),
+    "agent": ("testbed.cli.agent", "agent"),
+    "run": ("testbed.cli.run", "run_command"),
+    "demo": ("testbed.cli.demo", "demo_command"),
+    "deploy": ("testbed.cli.deploy", "deploy"),
 }
 
 _EXAMPLES: Final = """

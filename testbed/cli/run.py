@@ -1,10 +1,10 @@
-"""`weavelab run`: its options and their help. What it does is in `testbed.run_session`."""
+"""`weavelab run`: its options and their help. What it does is in `testbed.cli.session`."""
 
 from pathlib import Path
 
 import click
 
-from testbed.model import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX, KUBELET_KINDS, KubeletKind
+from testbed.topology.model import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX, KUBELET_KINDS, KubeletKind
 
 _EXAMPLES = """
 \b
@@ -84,7 +84,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise click.UsageError(
             "--lab runs on a lab that is up already: give either --lab or --topology (and --name, --kubelet)"
         )
-    from testbed.run_session import Options, run_session  # noqa: PLC0415 - `--help` must not wait for the lab's imports
+    from testbed.cli.session import Options, run_session  # noqa: PLC0415 - `--help` must not wait for the lab's imports
 
     options = Options(
         scenarios=scenarios,

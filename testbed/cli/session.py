@@ -13,36 +13,27 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import InputError, MissingError, WeaveError
-from testbed import interrupts, progress, state
-from testbed.down import tear_down
-from testbed.lab import Lab
-from testbed.load import load_topology
-from testbed.model import KubeletKind, Scenario, Topology
+from testbed.cli.lab import default_topology
+from testbed.lab import progress, state
+from testbed.lab.running import Lab
+from testbed.life.down import tear_down
+from testbed.life.up import bring_up
+from testbed.machine import interrupts
+from testbed.machine.files import check_report_path, make_directory, write_report
+from testbed.machine.tools import need_tools
 from testbed.report.environment import environment
-from testbed.report.files import check_report_path, make_directory, write_report
 from testbed.report.html import html_report
 from testbed.report.json_report import json_report
 from testbed.report.junit import junit_report
 from testbed.report.terminal import TerminalListener, make_console, print_summary
 from testbed.report.view import view_of
-from testbed.results import (
-    LabView,
-    Phase,
-    Problem,
-    RunResult,
-    ScenarioResult,
-    Status,
-    count_steps,
-    worst,
-)
-from testbed.scenario import choose_scenarios, now_utc, override_chaos, run_scenarios
-from testbed.scenario_members import WEAVELAB
-from testbed.scenario_run import Run
-from testbed.tools import need_tools
-from testbed.up import bring_up
+from testbed.scenario.attempt import Run
+from testbed.scenario.members import WEAVELAB
+from testbed.scenario.results import LabView, Phase, Problem, RunResult, ScenarioResult, Status, count_steps, worst
+from testbed.scenario.runner import choose_scenarios, now_utc, override_chaos, run_scenarios
+from testbed.topology.load import load_topology
+from testbed.topology.model import KubeletKind, Scenario, Topology
 
-DEFAULT_TOPOLOGY: Final = Path("topologies/two-nodes.yaml")
-PROJECT: Final = Path(__file__).resolve().parents[1]
 TOOLS: Final = {"ping": ("ping",), "wire": ("ping",), "iperf": ("iperf3",), "chaos": ("ping", "nft")}
 """The programs that a kind of step calls; `exec` calls what the file says."""
 
@@ -52,7 +43,7 @@ SIGNAL_EXIT: Final = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of `weavelab run`; see `testbed.run_command`."""
+    """The options of `weavelab run`; see `testbed.cli.run`."""
 
     scenarios: tuple[str, ...] = ()
     topology: Path | None = None
@@ -152,18 +143,11 @@ def _prepare(options: Options) -> _Session:
     if options.lab is not None:
         lab = Lab.load(options.lab)
         return _Session(options=options, topology=lab.topology, topology_file="", lab_name=lab.name)
-    path = _topology_path(options.topology)
+    path = options.topology or default_topology()
     topology = load_topology(path, kubelet=options.kubelet)
     # Who gave no name does not mind it: a lab that somebody has left up must not stand in the way.
     name = options.name or state.free_lab_name(topology.name)
     return _Session(options=options, topology=topology, topology_file=str(path), lab_name=name)
-
-
-def _topology_path(asked: Path | None) -> Path:
-    if asked is not None:
-        return asked
-    here = DEFAULT_TOPOLOGY
-    return here if here.exists() else PROJECT / DEFAULT_TOPOLOGY
 
 
 def _bring_up_and_run(session: _Session, scenarios: tuple[Scenario, ...], listener: TerminalListener) -> None:

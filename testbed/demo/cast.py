@@ -1,6 +1,6 @@
 """Who plays in the demo, and the two experiments: a pod created in a running lab, a ping watched on every uplink.
 
-Nothing here prints: `testbed.demo_steps` shows what comes out.
+Nothing here prints: `testbed.demo.steps` shows what comes out.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed import state
-from testbed.cni_conf import CniCall
-from testbed.kubelet import PodWanted, kubelet_of
-from testbed.lab import Lab, LabPod
-from testbed.model import PodSpec, Topology
+from testbed.kubelet.kubelet import PodWanted, kubelet_of
+from testbed.lab import state
+from testbed.lab.running import Lab, LabPod
+from testbed.lab.state import PodRecord
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
 from testbed.probes.wire import PodFacts, WireFacts, WirePath, WireVerdict, judge_wire
-from testbed.state import PodRecord
+from testbed.topology.cni_conf import CniCall
+from testbed.topology.model import PodSpec, Topology
 
 NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")
 """Names for the pod that is created during the demo; the first that the topology does not have."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from testbed import state
-from testbed.demo_cast import Cast
-from testbed.demo_stage import DemoError, Stage
-from testbed.lab import Lab
-from testbed.model import Topology
+from testbed.demo.cast import Cast
+from testbed.demo.stage import DemoError, Stage
+from testbed.lab import state
+from testbed.lab.running import Lab
 from testbed.probes.capture import CapturedFrame
+from testbed.topology.model import Topology
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Show:
 
     @property
     def names(self) -> dict[str, str]:
-        """What the texts of `testbed.demo_texts` may name in curly braces."""
+        """What the texts of `testbed.demo.texts` may name in curly braces."""
         cast, pods = self.cast, {} if self.lab is None else self.lab.pods
         return {
             "sender": cast.sender,

@@ -21,8 +21,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from plugin.core.errors import CheckError
-from testbed.scenario_members import WEAVELAB
-from testbed.space import kill_group
+from testbed.machine.space import kill_group
+from testbed.scenario.members import WEAVELAB
 
 COLUMNS: Final = 80
 ROWS_PER_LINE_MAX: Final = 3
@@ -204,7 +204,7 @@ def run_weavelab(arguments: Sequence[str]) -> tuple[int, str]:
     Its own session keeps the terminal's Ctrl-C away from it: that is for the demo, which then ends both.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "testbed.cli", *arguments],
+        [sys.executable, "-m", "testbed", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,7 +1,7 @@
 """The seven steps of the demo, in order: `STEPS`. Each shows real commands and their output, and checks what it says.
 
 A step that finds something else than it explains raises `DemoError`; nothing is shown as true that was not seen. The
-steps with packets are in `testbed.demo_wire`. `perform` plays them all and ends the lab, whatever happens.
+steps with packets are in `testbed.demo.wire`. `perform` plays them all and ends the lab, whatever happens.
 """
 
 import json
@@ -13,20 +13,22 @@ from typing import Final
 
 from rich.text import Text
 
-from plugin.core import vxlan
-from testbed import agents, interrupts, state
-from testbed.cni_conf import CniCall
-from testbed.demo_cast import add_pod, result_of
-from testbed.demo_show import Show, demand, make_table
-from testbed.demo_stage import DemoError, EndedByUserError, Stage
-from testbed.demo_texts import LESSONS
-from testbed.demo_wire import cross_node, ends_of, reply, same_node
-from testbed.down import tear_down
-from testbed.packet_view import describe
-from testbed.paths import NETNS, LabPaths
-from testbed.progress import Silent
-from testbed.scenario_members import WEAVELAB
-from testbed.up import bring_up
+from plugin.core.packet import vxlan
+from testbed.demo.cast import add_pod, result_of
+from testbed.demo.show import Show, demand, make_table
+from testbed.demo.stage import DemoError, EndedByUserError, Stage
+from testbed.demo.texts import LESSONS
+from testbed.demo.wire import cross_node, ends_of, reply, same_node
+from testbed.lab import state
+from testbed.lab.paths import NETNS, LabPaths
+from testbed.lab.progress import Silent
+from testbed.life import agents
+from testbed.life.down import tear_down
+from testbed.life.up import bring_up
+from testbed.machine import interrupts
+from testbed.probes.packet_view import describe
+from testbed.scenario.members import WEAVELAB
+from testbed.topology.cni_conf import CniCall
 
 _ENDPOINT_S: Final = 10.0
 _SIGNAL_EXIT: Final = 128

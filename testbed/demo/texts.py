@@ -1,6 +1,6 @@
 """What the demo says beside what it shows: title, exam question and restaurant of every step. Text only, no decisions.
 
-Curly braces are names of the lab at hand (`testbed.demo_show.Show.names`). The exam questions are of the kind that the
+Curly braces are names of the lab at hand (`testbed.demo.show.Show.names`). The exam questions are of the kind that the
 CKA asks about a cluster; the answers are commands that work in one, whatever its add-on: words in capitals are to be
 filled in. The restaurant chain is the same in every step.
 """

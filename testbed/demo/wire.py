@@ -8,14 +8,14 @@ from typing import Final
 from rich.table import Table
 from rich.text import Text
 
-from plugin.core import vxlan
-from plugin.core.headers import IPv4
-from testbed.demo_cast import MARKERS, Cast, WatchedPing, find, watch_ping
-from testbed.demo_show import Show, demand, make_table
-from testbed.demo_stage import DemoError
-from testbed.lab import LabPod
-from testbed.packet_view import render, render_hex
+from plugin.core.packet import vxlan
+from plugin.core.packet.headers import IPv4
+from testbed.demo.cast import MARKERS, Cast, WatchedPing, find, watch_ping
+from testbed.demo.show import Show, demand, make_table
+from testbed.demo.stage import DemoError
+from testbed.lab.running import LabPod
 from testbed.probes.capture import CapturedFrame, Direction
+from testbed.probes.packet_view import render, render_hex
 from testbed.probes.ping import parse_ping
 from testbed.probes.wire import WirePath
 

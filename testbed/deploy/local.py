@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from testbed.deploy.plan import DeployFile, Service
 from testbed.deploy.transport import DeployError, is_ours, refusal
-from testbed.space import Space, call
+from testbed.machine.space import Space, call
 
 T = TypeVar("T")
 

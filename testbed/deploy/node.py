@@ -16,8 +16,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
-from plugin.core import shares
 from plugin.core.errors import InputError
+from plugin.core.ipam import shares
 from testbed.deploy.machine import digest_of
 from testbed.deploy.payload import library_files
 from testbed.deploy.plan import CHAIN_PATH, CONFIG_PATH, DeployFile, chain_file, plugin_file, render, tool_file

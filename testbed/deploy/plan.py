@@ -16,13 +16,13 @@ import plugin
 from plugin.cni import executable_bytes
 from plugin.core.errors import InputError
 from plugin.tool import executable_bytes as tool_bytes
-from testbed.model import Topology
-from testbed.underlay import UnderlayPlan
+from testbed.machine.checkout import TEMPLATES
+from testbed.topology.model import Topology
+from testbed.topology.underlay import UnderlayPlan
 
 if TYPE_CHECKING:
     import jinja2
 
-TEMPLATES: Final = Path(__file__).resolve().parents[2] / "templates"
 
 PLUGIN_PATH: Final = "/opt/cni/bin/weave-net"
 CHAIN_PATH: Final = "/etc/cni/net.d/10-weave.conflist"

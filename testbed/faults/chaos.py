@@ -1,7 +1,7 @@
 """Carries a plan of faults out in a running lab, and repairs everything. Read `run_faults` and `repair`.
 
 It judges nothing but what can be seen only at the moment it happens: an agent that ended by itself, an address given
-twice, a DEL that failed (`problems`). What has to hold afterwards is `testbed.chaos_judge`'s.
+twice, a DEL that failed (`problems`). What has to hold afterwards is `testbed.faults.judge`'s.
 """
 
 import heapq
@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from plugin.core.errors import InputError, WeaveError
-from testbed import agent_control, state
-from testbed.agent_api import AgentError, get
-from testbed.agents import log_tail
-from testbed.chaos_cuts import Cut, drop_all
-from testbed.chaos_plan import Fault
-from testbed.chaos_pods import Pods
-from testbed.lab import Lab
+from testbed.faults.cuts import Cut, drop_all
+from testbed.faults.plan import Fault
+from testbed.faults.pods import Pods
+from testbed.lab import state
+from testbed.lab.agent_api import AgentError, get
+from testbed.lab.running import Lab
+from testbed.life import agent_control
+from testbed.life.agents import log_tail
 
 EVENTS_MAX: Final = 5000
 """So much is kept of what was done; of more, the latest."""

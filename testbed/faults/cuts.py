@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from plugin.core.errors import CheckError
-from testbed.space import Space, kill_group, run, spawn
+from testbed.machine.space import Space, kill_group, run, spawn
 
 TABLES: Final = {"cut-node": "weavelab_chaos_node", "cut-overlay": "weavelab_chaos_overlay"}
 OVERLAY_PORT: Final = 6784

@@ -1,6 +1,6 @@
 """What has to hold in a lab when all faults are repaired: pure, from what was observed to what does not hold.
 
-`lab` is what `testbed.lab_status.observe` found; addresses were read from the kernel.
+`lab` is what `testbed.lab.status.observe` found; addresses were read from the kernel.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any, Final
 
-from testbed.lab_status import views
+from testbed.lab.status import views
 
 SHOWN_MAX: Final = 3
 """So many of one sort are named; the others are counted."""

@@ -1,7 +1,7 @@
 """Which faults happen when in a `chaos` step: a pure function of the seed, the time and who is in the lab.
 
-Nothing here touches a lab; `testbed.chaos` carries the plan out. A longer plan of the same seed begins with the shorter
-one. What is never planned:
+Nothing here touches a lab; `testbed.faults.chaos` carries the plan out. A longer plan of the same seed begins with
+the shorter one. What is never planned:
 
 - an agent loses its disk while another agent is down or a node is cut off, or less than `SETTLE_S` after that;
 - anything but the coming and going of pods, from the moment an agent with its disk lost is killed until `SETTLE_S`
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from testbed.model import FaultKind
+from testbed.topology.model import FaultKind
 
 GAP_S: Final = (0.1, 0.5)
 """Between two faults."""

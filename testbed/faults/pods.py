@@ -17,14 +17,15 @@ from typing import Final
 
 import msgspec
 
-from plugin.core.cni import NO_ADDRESS
+from plugin.core.cni.request import NO_ADDRESS
 from plugin.core.errors import CheckError, WeaveError
-from testbed import processes, state
-from testbed.chaos_judge import twice
-from testbed.kubelet import Kubelet, PodWanted, kubelet_of
-from testbed.lab import Lab
-from testbed.model import PodSpec
-from testbed.processes import ProcessId
+from testbed.faults.judge import twice
+from testbed.kubelet.kubelet import Kubelet, PodWanted, kubelet_of
+from testbed.lab import state
+from testbed.lab.running import Lab
+from testbed.machine import processes
+from testbed.machine.processes import ProcessId
+from testbed.topology.model import PodSpec
 
 PREFIX: Final = "churn"
 CALLS_MAX: Final = 8

@@ -27,11 +27,11 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final
 
-from plugin.core.cni import at_least
+from plugin.core.cni.request import at_least
 from plugin.core.errors import CheckError
 from plugin.link import netns
-from testbed.cni_conf import CniCall, CniCallError, Json, NetworkList, parse_network_list, plugin_config
-from testbed.space import Completed, Space, call, run
+from testbed.machine.space import Completed, Space, call, run
+from testbed.topology.cni_conf import CniCall, CniCallError, Json, NetworkList, parse_network_list, plugin_config
 
 CONF_DIR: Final = Path("/etc/cni/net.d")
 BIN_DIRS: Final = ("/opt/cni/bin",)

@@ -12,14 +12,14 @@ from typing import Final
 
 from plugin.core.errors import CheckError
 from plugin.link import netns
-from testbed.cni_conf import bandwidth_annotations
-from testbed.cni_runtime import Added, CniRuntime, Sandbox, container_id
-from testbed.cri.client import ContainerEntry, CriError, PortMapping, RuntimeClient, SandboxConfig
-from testbed.image import IMAGE
-from testbed.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
-from testbed.model import PodSpec
-from testbed.paths import LabPaths
-from testbed.state import PodRecord
+from testbed.kubelet.cni_runtime import Added, CniRuntime, Sandbox, container_id
+from testbed.kubelet.cri.client import ContainerEntry, CriError, PortMapping, RuntimeClient, SandboxConfig
+from testbed.kubelet.image import IMAGE
+from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.lab.paths import LabPaths
+from testbed.lab.state import PodRecord
+from testbed.topology.cni_conf import bandwidth_annotations
+from testbed.topology.model import PodSpec
 
 NAMESPACE: Final = "k8s.io"
 """Containerd's own namespace for what its CRI part makes."""
@@ -31,7 +31,7 @@ LOG_DIRECTORY: Final = "/var/log/pods"
 
 
 class ContainerdKubelet:
-    """The kubelet of one node; see `testbed.kubelet.Kubelet` for what each method does and raises."""
+    """The kubelet of one node; see `testbed.kubelet.kubelet.Kubelet` for what each method does and raises."""
 
     def __init__(self, paths: LabPaths, node: str) -> None:
         self._paths = paths

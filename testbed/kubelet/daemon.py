@@ -1,4 +1,4 @@
-"""The containerd of every node: how it is started, and the image it is given (`testbed.runtime_tools`: what it needs).
+"""The containerd of every node: how it is started, and the image it is given (`testbed.kubelet.needs`: what it needs).
 
 Each node has its own daemon with its own files: /etc/containerd/config.toml, /var/lib/containerd (a tmpfs: its
 snapshotter cannot lie on the overlay that a node's /var/lib is), /run/containerd. It is born inside the node's
@@ -14,16 +14,17 @@ from typing import Final
 
 from plugin.core.errors import CheckError, MissingError
 from plugin.link import netns
-from testbed import interrupts, processes, state
-from testbed.cri.client import CriError, RuntimeClient
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import DeployPlan
-from testbed.image import IMAGE, build_image
-from testbed.kubelet_containerd import NAMESPACE
-from testbed.paths import LabPaths
-from testbed.processes import ProcessId
-from testbed.runtime_tools import find_busybox, program
-from testbed.space import Space, call, run
+from testbed.kubelet.containerd import NAMESPACE
+from testbed.kubelet.cri.client import CriError, RuntimeClient
+from testbed.kubelet.image import IMAGE, build_image
+from testbed.kubelet.needs import find_busybox, program
+from testbed.lab import state
+from testbed.lab.paths import LabPaths
+from testbed.machine import interrupts, processes
+from testbed.machine.processes import ProcessId
+from testbed.machine.space import Space, call, run
 
 ROLE: Final = "containerd"
 ROOT: Final = Path("/var/lib/containerd")

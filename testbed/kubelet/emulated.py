@@ -1,4 +1,4 @@
-"""The emulated kubelet: the sandbox is a network namespace of ours, the CNI chain is executed by `testbed.cni_runtime`.
+"""The emulated kubelet: the sandbox is a network namespace of ours, the CNI chain is executed by `cni_runtime`.
 
 A pod has the files of its node and no process of its own.
 """
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from plugin.core.errors import InputError
 from plugin.link import netns
-from testbed.cni_conf import capabilities_of
-from testbed.cni_runtime import NETNS_DIR, CniRuntime, Sandbox, container_id
-from testbed.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
-from testbed.paths import LabPaths
-from testbed.space import call, in_thread
-from testbed.state import PodRecord
+from testbed.kubelet.cni_runtime import NETNS_DIR, CniRuntime, Sandbox, container_id
+from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.lab.paths import LabPaths
+from testbed.lab.state import PodRecord
+from testbed.machine.space import call, in_thread
+from testbed.topology.cni_conf import capabilities_of
 
 
 class EmulatedKubelet:
-    """The kubelet of one node; see `testbed.kubelet.Kubelet` for what each method does and raises."""
+    """The kubelet of one node; see `testbed.kubelet.kubelet.Kubelet` for what each method does and raises."""
 
     def __init__(self, paths: LabPaths, node: str) -> None:
         self._paths = paths

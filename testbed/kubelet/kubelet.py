@@ -1,7 +1,7 @@
 """A node's kubelet as the lab sees it: pods come and go. What they are made of is up to one of two implementations.
 
-    emulated     `testbed.kubelet_emulated`: we make the sandbox and execute the CNI chain ourselves
-    containerd   `testbed.kubelet_containerd`: a real containerd on the node does both, asked over CRI
+    emulated     `testbed.kubelet.emulated`: we make the sandbox and execute the CNI chain ourselves
+    containerd   `testbed.kubelet.containerd`: a real containerd on the node does both, asked over CRI
 
 Whichever it is, the network namespace of a pod is pinned under the lab's path and public name, so that probes, captures
 and `ip netns exec` find every pod alike.
@@ -14,11 +14,11 @@ from typing import Final, Protocol
 import msgspec
 
 from plugin.core.errors import CheckError
-from testbed import engine, mounts
-from testbed.cni_runtime import Added
-from testbed.model import PodSpec, Topology
-from testbed.paths import LabPaths
-from testbed.state import PodRecord
+from testbed.kubelet.cni_runtime import Added
+from testbed.lab.paths import LabPaths
+from testbed.lab.state import PodRecord
+from testbed.nodes import engine, mounts
+from testbed.topology.model import PodSpec, Topology
 
 REMOVE_S: Final = 60.0
 """How long the removal of a pod may take: its DEL may have to wait for the agent."""
@@ -78,10 +78,10 @@ def kubelet_of(paths: LabPaths, topology: Topology, node: str) -> Kubelet:
     """The kubelet of a node, of the kind that the topology asks for."""
     # Imported here: they need this module, and gRPC is loaded only by labs that use it.
     if topology.kubelet == "containerd":
-        from testbed.kubelet_containerd import ContainerdKubelet  # noqa: PLC0415
+        from testbed.kubelet.containerd import ContainerdKubelet  # noqa: PLC0415
 
         return ContainerdKubelet(paths, node)
-    from testbed.kubelet_emulated import EmulatedKubelet  # noqa: PLC0415
+    from testbed.kubelet.emulated import EmulatedKubelet  # noqa: PLC0415
 
     return EmulatedKubelet(paths, node)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from plugin.core.errors import MissingError
-from testbed import cgroups
 from testbed.deploy.plan import SYSTEM_PATH
-from testbed.model import Topology
+from testbed.nodes import cgroups
+from testbed.topology.model import Topology
 
 PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
 PACKAGES: Final = "containerd runc busybox-static containernetworking-plugins"

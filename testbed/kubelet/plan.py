@@ -9,9 +9,9 @@ from typing import Final
 
 from plugin.core.errors import MissingError
 from testbed.deploy.plan import SYSTEM_PATH, DeployFile, DeployPlan, Service, render
-from testbed.image import IMAGE
-from testbed.model import Topology
-from testbed.runtime_tools import find_plugin, plugins_needed, program
+from testbed.kubelet.image import IMAGE
+from testbed.kubelet.needs import find_plugin, plugins_needed, program
+from testbed.topology.model import Topology
 
 RUNTIME_CONFIG_PATH: Final = "/etc/containerd/config.toml"
 """Where containerd, its client and people look for it without being told."""

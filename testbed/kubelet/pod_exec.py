@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import WeaveError
-from testbed.cri.client import DEADLINE_EXCEEDED, CriError
-from testbed.kubelet_containerd import NAMESPACE, ContainerdKubelet, running_container
-from testbed.lab import Lab, LabPod
-from testbed.runtime_tools import program
-from testbed.space import Completed, Space, call
+from testbed.kubelet.containerd import NAMESPACE, ContainerdKubelet, running_container
+from testbed.kubelet.cri.client import DEADLINE_EXCEEDED, CriError
+from testbed.kubelet.needs import program
+from testbed.lab.running import Lab, LabPod
+from testbed.machine.space import Completed, Space, call
 
 RUNC_ROOT: Final = f"/run/containerd/runc/{NAMESPACE}"
 """Where containerd has runc keep its containers, on a node."""

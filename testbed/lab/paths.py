@@ -1,7 +1,7 @@
 """Where a lab keeps what it has: the one place that knows the layout below /run.
 
     /run/weavelab/<lab>/            a plain directory; a flock on it is the lab's lock
-        state.json                  the intent log (testbed.state)
+        state.json                  the intent log (testbed.lab.state)
         fs/                         a tmpfs: one unmount takes all of what follows away
             ns/<member>.net|uts     pinned namespaces of nodes, pods, routers, outside, underlay
             mnt/<node>              pinned mount namespaces
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from testbed.space import Space
+from testbed.machine.space import Space
 
 RUN: Final = Path(os.environ.get("WEAVELAB_RUN") or "/run/weavelab").absolute()
 """Where all labs are; the variable lets tests work beside the labs of a person without ever meeting them."""

@@ -1,7 +1,7 @@
 """A running lab as other code sees it: who is in it, how each is entered, and what each agent says.
 
-`Lab.load` reads the state file; nothing here changes a lab (`testbed.up`, `testbed.down` do). Values that the network
-decides at run time (a switch's address) are read from the kernel when they are asked for.
+`Lab.load` reads the state file; nothing here changes a lab (`testbed.life.up`, `testbed.life.down` do). Values that
+the network decides at run time (a switch's address) are read from the kernel when they are asked for.
 """
 
 import os
@@ -17,13 +17,13 @@ import msgspec
 from plugin.core.errors import InputError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
-from testbed import agent_api
-from testbed import state as states
-from testbed.cni_conf import CniCall
-from testbed.model import OUTSIDE, Topology
-from testbed.paths import UNDERLAY, LabPaths
-from testbed.space import Space
-from testbed.underlay import UnderlayPlan, plan_underlay
+from testbed.lab import agent_api
+from testbed.lab import state as states
+from testbed.lab.paths import UNDERLAY, LabPaths
+from testbed.machine.space import Space
+from testbed.topology.cni_conf import CniCall
+from testbed.topology.model import OUTSIDE, Topology
+from testbed.topology.underlay import UnderlayPlan, plan_underlay
 
 SWITCH: Final = "weave"
 """The name of the bridge that the agent makes on a node."""

@@ -15,10 +15,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from plugin.core.errors import CheckError, InputError, MissingError, WeaveError
-from testbed import processes
-from testbed.model import NAME_LENGTH_MAX, Topology
-from testbed.paths import RUN, LabPaths
-from testbed.processes import ProcessId
+from testbed.lab.paths import RUN, LabPaths
+from testbed.machine import processes
+from testbed.machine.processes import ProcessId
+from testbed.topology.model import NAME_LENGTH_MAX, Topology
 
 STATE_VERSION: Final = 1
 LABS_MAX: Final = 100
@@ -36,7 +36,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PodRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A pod that is attached; `cni_calls` are `testbed.kubelet.CniCall`s as plain values."""
+    """A pod that is attached; `cni_calls` are `testbed.kubelet.kubelet.CniCall`s as plain values."""
 
     node: str
     container_id: str

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from plugin.core.errors import CheckError, InputError
-from testbed import processes, state
-from testbed.agent_api import AgentError, get
-from testbed.cni_conf import port_mapping
-from testbed.lab import Lab, LabNode
-from testbed.paths import LabPaths
-from testbed.processes import ProcessId
+from testbed.lab import state
+from testbed.lab.agent_api import AgentError, get
+from testbed.lab.paths import LabPaths
+from testbed.lab.running import Lab, LabNode
+from testbed.machine import processes
+from testbed.machine.processes import ProcessId
+from testbed.topology.cni_conf import port_mapping
 
 PAIRS_SHOWN: Final = 20
 

@@ -12,14 +12,15 @@ from typing import Final
 import msgspec
 
 from plugin.core.errors import CheckError, InputError
-from testbed import processes, state
-from testbed.agent_api import AgentError, get
-from testbed.agents import ROLE, log_tail
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import agent_service_of
-from testbed.lab import Lab, LabNode
-from testbed.processes import ProcessId
-from testbed.space import call
+from testbed.lab import state
+from testbed.lab.agent_api import AgentError, get
+from testbed.lab.running import Lab, LabNode
+from testbed.life.agents import ROLE, log_tail
+from testbed.machine import processes
+from testbed.machine.processes import ProcessId
+from testbed.machine.space import call
 
 READY_S: Final = 30.0
 END_S: Final = 5.0

@@ -12,15 +12,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 from plugin.core.errors import CheckError
-from testbed import interrupts, processes, state
-from testbed.agent_api import AgentError, get
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import CONFIG_PATH, DeployPlan
 from testbed.deploy.transport import DeployError
-from testbed.lab import Lab, LabNode
-from testbed.paths import LabPaths
-from testbed.processes import ProcessId
-from testbed.progress import Progress
+from testbed.lab import state
+from testbed.lab.agent_api import AgentError, get
+from testbed.lab.paths import LabPaths
+from testbed.lab.progress import Progress
+from testbed.lab.running import Lab, LabNode
+from testbed.machine import interrupts, processes
+from testbed.machine.processes import ProcessId
 
 ROLE: Final = "agent"
 NURSERY: Final = "plugin.agent.nursery"

@@ -17,10 +17,12 @@ import msgspec
 from plugin.core.errors import CheckError, WeaveError
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
-from testbed import cgroups, mounts, processes, state
-from testbed.interrupts import postponed
-from testbed.paths import NETNS, RUN, LabPaths
-from testbed.processes import ProcessId
+from testbed.lab import state
+from testbed.lab.paths import NETNS, RUN, LabPaths
+from testbed.machine import processes
+from testbed.machine.interrupts import postponed
+from testbed.machine.processes import ProcessId
+from testbed.nodes import cgroups, mounts
 
 GRACE_S: Final = 2.0
 """How long agents and runtimes may take to end by themselves before they are killed."""

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, Final
 
-from testbed import interrupts, processes
-from testbed.kubelet import kubelet_of, wanted
-from testbed.model import Topology
-from testbed.paths import LabPaths
-from testbed.progress import Progress
-from testbed.state import PodRecord
+from testbed.kubelet.kubelet import kubelet_of, wanted
+from testbed.lab.paths import LabPaths
+from testbed.lab.progress import Progress
+from testbed.lab.state import PodRecord
+from testbed.machine import interrupts, processes
+from testbed.topology.model import Topology
 
 WORKERS_MAX: Final = 8
 """CNI calls at a time, each on another node: a call mostly waits for its agent, so more than there are cores."""

@@ -1,6 +1,6 @@
 """THE LIFE OF A LAB, read `bring_up` downwards: machine, underlay and nodes, deployment, agents, runtimes, pods.
 
-Each phase announces itself in the state file before it begins, so that whatever happens, `testbed.down` knows what
+Each phase announces itself in the state file before it begins, so that whatever happens, `testbed.life.down` knows what
 there can be. If anything goes wrong, Ctrl-C included, the lab is taken down again before the error is passed on.
 """
 
@@ -10,18 +10,22 @@ from typing import Final
 import msgspec
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import agents, down, engine, interrupts, mounts, podset, runtime_tools, state
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import DeployPlan, plan_deploy
-from testbed.deploy.runtime import with_runtime
 from testbed.deploy.transport import deploy
-from testbed.lab import Lab
-from testbed.model import Topology
-from testbed.nodespace import check_no_chroot
-from testbed.paths import LabPaths
-from testbed.progress import Progress, Silent
-from testbed.underlay import UnderlayPlan, plan_underlay
+from testbed.kubelet import needs as runtime_tools
+from testbed.kubelet.plan import with_runtime
+from testbed.lab import state
+from testbed.lab.paths import LabPaths
+from testbed.lab.progress import Progress, Silent
+from testbed.lab.running import Lab
+from testbed.life import agents, down, podset
+from testbed.machine import interrupts
+from testbed.nodes import engine, mounts
+from testbed.nodes.nodespace import check_no_chroot
+from testbed.topology.model import Topology
+from testbed.topology.underlay import UnderlayPlan, plan_underlay
 
 READY_S: Final = 30.0
 READY_S_PER_NODE: Final = 1.0
@@ -46,7 +50,7 @@ def bring_up(
     """Bring a lab up; returns when every agent is ready, sees every other, and knows every pod.
 
     Args:
-        topology: What to build; `testbed.load` has checked it.
+        topology: What to build; `testbed.topology.load` has checked it.
         name: The lab's name; the topology's when None.
         topology_file: Where the topology came from, for `status`.
         progress: Who is told about it.
@@ -205,7 +209,7 @@ class _Build:
         """A containerd on each node, where the topology asks for one, and its image."""
         if self.topology.kubelet != "containerd":
             return
-        from testbed import containerd  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+        from testbed.kubelet import daemon as containerd  # noqa: PLC0415 - gRPC is loaded only by labs that use it
 
         self.announce("runtimes")
         self.progress.phase("runtimes", len(self.topology.nodes))

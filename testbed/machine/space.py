@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from plugin.link import netns
-from testbed import interrupts
+from testbed.machine import interrupts
 
 T = TypeVar("T")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import CheckError, MissingError
-from testbed import mounts, processes
-from testbed.processes import ProcessId
+from testbed.machine import processes
+from testbed.machine.processes import ProcessId
+from testbed.nodes import mounts
 
 _THAWED: Final = {"freezer.state": "THAWED", "cgroup.freeze": "0"}
 """What lets a frozen cgroup go on, by version: 1 and 2."""

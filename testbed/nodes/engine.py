@@ -2,7 +2,7 @@
 
 Read `build`: tmpfs, switches, then the nodes in batches: namespaces, cables, addresses, pins. Until the pins are set,
 everything hangs on the processes at work: if they die, the kernel takes it all back. Nothing here knows of agents, pods
-or scenarios; `testbed.up` puts those on top.
+or scenarios; `testbed.life.up` puts those on top.
 """
 
 import fcntl
@@ -15,12 +15,12 @@ from typing import Final
 from plugin.core.errors import InputError
 from plugin.link import netns
 from plugin.link.netlink import Netlink
-from testbed import mounts
-from testbed.nodespace import NodeBuilder, NodeSetup, Template, concealed, hosts_file, needed_paths, prepare
-from testbed.paths import UNDERLAY, LabPaths
-from testbed.underlay import UnderlayPlan
-from testbed.underlay_build import HOSTS_AT_ONCE, Wiring, make_switches, neighbour_messages
-from testbed.workers import run_forked
+from testbed.lab.paths import UNDERLAY, LabPaths
+from testbed.nodes import mounts
+from testbed.nodes.nodespace import NodeBuilder, NodeSetup, Template, concealed, hosts_file, needed_paths, prepare
+from testbed.nodes.underlay_build import HOSTS_AT_ONCE, Wiring, make_switches, neighbour_messages
+from testbed.nodes.workers import run_forked
+from testbed.topology.underlay import UnderlayPlan
 
 NODES_PER_WORKER_MIN: Final = 4
 """Fewer are not worth a process."""

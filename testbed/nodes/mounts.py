@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from plugin.link import netns
-from testbed.paths import NETNS, RUN
+from testbed.lab.paths import NETNS, RUN
 
 MS_SHARED: Final = 0x10_0000
 SOURCE: Final = "weavelab"

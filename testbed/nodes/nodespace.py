@@ -2,7 +2,7 @@
 
 A node is namespaces and nothing else: no shell and no init process. Each starts from a *template*, a mount namespace
 that is the machine's minus everything of labs (copied mounts would keep their namespaces alive). What comes out are
-descriptors; `testbed.engine` pins them.
+descriptors; `testbed.nodes.engine` pins them.
 
 Inside a node:
     /etc /opt /var/lib /var/log   overlays of three layers: the machine's files; what all nodes have in common
@@ -22,9 +22,10 @@ from typing import Final, NamedTuple
 
 from plugin.core.errors import MissingError
 from plugin.link import netns
-from testbed.mounts import SOURCE, detach, mount_id, mount_table, pin, release
-from testbed.paths import NETNS, LabPaths
-from testbed.space import in_thread
+from testbed.lab.paths import NETNS, LabPaths
+from testbed.machine.checkout import CODE
+from testbed.machine.space import in_thread
+from testbed.nodes.mounts import SOURCE, detach, mount_id, mount_table, pin, release
 
 _OVERLAYS: Final[Mapping[str, str]] = {"etc": "/etc", "opt": "/opt", "lib": "/var/lib", "log": "/var/log"}
 _DIRECTORIES: Final = (
@@ -111,8 +112,7 @@ def hosts_file(addresses: Mapping[str, str]) -> str:
 
 def needed_paths() -> tuple[Path, ...]:
     """What the agent needs of the machine: our code and the interpreter, by the paths Python itself goes by."""
-    code = Path(__file__).resolve().parent.parent
-    found = [code, Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent]
+    found = [CODE, Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent]
     found += [Path(entry) for entry in sys.path if entry]
     existing = dict.fromkeys(path.resolve() for path in found if path.exists())
     return tuple(path for path in existing if path != Path("/"))
@@ -136,7 +136,7 @@ def concealed(paths: Sequence[Path], points: Sequence[Path]) -> tuple[Path, ...]
 
 
 class NodeBuilder:
-    """Builds nodes one after the other; for a process of its own, since `build` moves the caller (`testbed.workers`).
+    """Builds nodes one after the other; for a process of its own, since `build` moves the caller (`workers`).
 
     Args:
         setup: What the nodes have in common.

@@ -1,4 +1,4 @@
-"""Carries out the plan of the underlay (`testbed.underlay`) with batched netlink: bridges, cables, addresses, routes.
+"""Carries out the plan of the underlay (`topology.underlay`) with batched netlink: bridges, cables, addresses, routes.
 
 The bridges live in a namespace of the lab's own, so nothing of the machine (firewall, Docker, bridge netfilter) touches
 what passes them, and one unmount removes them. A cable is one message, a batch of them one send, a host
@@ -12,7 +12,7 @@ from typing import Final
 
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
-from testbed.underlay import Attachment, Host, UnderlayPlan
+from testbed.topology.underlay import Attachment, Host, UnderlayPlan
 
 _LO: Final = 1
 """The loopback device is the first of every network namespace."""

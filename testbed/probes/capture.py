@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import CheckError, MissingError
-from plugin.core.frame import Packet, dissect
-from testbed import interrupts
-from testbed.space import Space, packet_socket
+from plugin.core.packet.frame import Packet, dissect
+from testbed.machine import interrupts
+from testbed.machine.space import Space, packet_socket
 
 # A whole frame of a 1500-byte underlay fits; of a jumbo frame the headers, a ping's marker and the length are kept.
 SNAP_BYTES: Final = 2048

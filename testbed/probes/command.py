@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import Final
 
 from plugin.core.errors import WeaveError
-from testbed import space as spaces
 from testbed.deploy.plan import TOOLS_PATH
-from testbed.space import Completed, Space
+from testbed.machine import space as spaces
+from testbed.machine.space import Completed, Space
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 

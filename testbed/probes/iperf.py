@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from testbed.machine.space import Completed, Space
 from testbed.probes.command import Processes, describe_end
-from testbed.space import Completed, Space
 
 PORT_FIRST: Final = 5201
 """iperf3's own port; every run of this process takes the next one, so that a port in TIME_WAIT is never in the way."""

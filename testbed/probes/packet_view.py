@@ -1,8 +1,8 @@
 """Show a captured packet to people: layer by layer with byte counts, as bytes, or as values for HTML and JSON reports.
 
-Pure: a `plugin.core.frame.Packet` in, text or plain values out. `describe` gives the values; `render` and `render_hex`
-give `rich` text that fits 80 columns, whose `.plain` has no colours. A frame that VXLAN carries is shown inside its
-envelope: the layers before it are "outer", its own are "inner".
+Pure: a `plugin.core.packet.frame.Packet` in, text or plain values out. `describe` gives the values; `render` and
+`render_hex` give `rich` text that fits 80 columns, whose `.plain` has no colours. A frame that VXLAN carries is shown
+inside its envelope: the layers before it are "outer", its own are "inner".
 """
 
 import textwrap
@@ -11,9 +11,9 @@ from typing import Final, Literal, TypedDict
 
 from rich.text import Text
 
-from plugin.core.checksum import Checksum, checksum_of
-from plugin.core.frame import Packet
-from plugin.core.headers import (
+from plugin.core.packet.checksum import Checksum, checksum_of
+from plugin.core.packet.frame import Packet
+from plugin.core.packet.headers import (
     Arp,
     Cut,
     Ethernet,
@@ -39,7 +39,7 @@ Role = Literal["outer", "inner", ""]
 
 
 class FieldView(TypedDict):
-    """One header field: see `plugin.core.headers.Field`."""
+    """One header field: see `plugin.core.packet.headers.Field`."""
 
     name: str
     offset: int

@@ -21,9 +21,9 @@ from functools import cached_property
 from ipaddress import IPv4Address
 from typing import Final, Literal
 
-from plugin.core import vxlan
-from plugin.core.frame import Packet, dissect
-from plugin.core.headers import Icmp, IPv4, some
+from plugin.core.packet import vxlan
+from plugin.core.packet.frame import Packet, dissect
+from plugin.core.packet.headers import Icmp, IPv4, some
 from testbed.probes.capture import CapturedFrame, Direction
 
 # What ping's -p takes at most. Iputils writes the time over the first 16 bytes: 32 carry the marker whole.

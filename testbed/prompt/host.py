@@ -1,8 +1,9 @@
 """Mininet's face on a running lab: its Topo, Mininet, Host, Switch, Link and Intf, attached to namespaces that exist.
 
-Mininet's own engine makes a host by starting a shell in a fresh namespace and configures it with a dozen commands. Here
-the engine (`testbed.engine`) has made everything already; these classes attach to it. A host's shell starts when the
-first command needs one. Nothing here creates or removes a namespace, link or address, and ending it leaves the lab up.
+Mininet's own engine makes a host by starting a shell in a fresh namespace and configures it with a dozen commands.
+Here the engine (`testbed.nodes.engine`) has made everything already; these classes attach to it. A host's shell
+starts when the first command needs one. Nothing here creates or removes a namespace, link or address, and ending it
+leaves the lab up.
 
 Never import `mininet.clean` and never run `mn -c`: it kills every `ping` of the machine and removes /tmp/*.log.
 """
@@ -18,13 +19,13 @@ from typing import Any, Final
 
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
-from testbed.lab import Lab
-from testbed.model import OUTSIDE, Topology
-from testbed.paths import UNDERLAY
+from testbed.lab.paths import UNDERLAY
+from testbed.lab.running import Lab
+from testbed.machine.space import Completed, Space, run, spawn
 from testbed.probes.ping import parse_ping
-from testbed.shell_process import SENTINEL, ShellProcess
-from testbed.space import Completed, Space, run, spawn
-from testbed.underlay import plan_underlay
+from testbed.prompt.process import SENTINEL, ShellProcess
+from testbed.topology.model import OUTSIDE, Topology
+from testbed.topology.underlay import plan_underlay
 
 
 def _import_mininet() -> None:

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from testbed.deploy.plan import TOOLS_PATH
-from testbed.space import Space, call
+from testbed.machine.space import Space, call
 
 SENTINEL: Final = "\x7f"
 """The shell's prompt: Mininet knows by it that a command has ended."""

@@ -19,12 +19,12 @@ from select import POLLIN, poll
 from typing import IO, Any, ClassVar, Final
 
 from plugin.core.errors import InputError, WeaveError
-from testbed.host import LabNet, LabPodHost, LabSwitch, show_output_on
-from testbed.lab import Lab
-from testbed.lab_status import observe, print_tables
+from testbed.lab.running import Lab
+from testbed.lab.status import observe, print_tables
+from testbed.prompt.host import LabNet, LabPodHost, LabSwitch, show_output_on
 
 # isort: split
-# testbed.host has put Mininet's stand-in in place.
+# testbed.prompt.host has put Mininet's stand-in in place.
 from mininet.cli import CLI
 from mininet.log import error, output
 

@@ -4,15 +4,13 @@ This module prepares what a template should not compute (shares of time, widths 
 template decides how it looks. Everything that comes from the lab is escaped by jinja2.
 """
 
-from pathlib import Path
 from typing import Any, Final
 
+from testbed.machine.checkout import TEMPLATES
 from testbed.probes.iperf import describe_iperf, format_rate
 from testbed.probes.ping import describe_ping, format_ms
 from testbed.report.picture import lab_picture
-from testbed.results import FrameEvidence, IperfEvidence, PingEvidence, RunResult, Status, StepResult
-
-TEMPLATES: Final = Path(__file__).resolve().parents[2] / "templates"
+from testbed.scenario.results import FrameEvidence, IperfEvidence, PingEvidence, RunResult, Status, StepResult
 
 MATRIX_PAIRS_MIN: Final = 4
 """From this many pings in one step on, a matrix says more than a list."""

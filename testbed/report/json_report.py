@@ -2,7 +2,7 @@
 
 import msgspec
 
-from testbed.results import RunResult
+from testbed.scenario.results import RunResult
 
 
 def json_report(result: RunResult) -> str:

@@ -8,7 +8,15 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Final
 
-from testbed.results import CommandEvidence, Evidence, PingEvidence, RunResult, ScenarioResult, Status, StepResult
+from testbed.scenario.results import (
+    CommandEvidence,
+    Evidence,
+    PingEvidence,
+    RunResult,
+    ScenarioResult,
+    Status,
+    StepResult,
+)
 
 _ILLEGAL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """What XML 1.0 cannot hold, not even escaped; a command's output may hold anything."""

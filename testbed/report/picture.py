@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from testbed.results import LabView, NodeView, SegmentView
+from testbed.scenario.results import LabView, NodeView, SegmentView
 
 POD_W: Final = 112
 POD_H: Final = 42

@@ -1,7 +1,7 @@
 """The report in the terminal: progress while the run works, a table a scenario, failures in detail, a line of summary.
 
 On a terminal: rich tables and a spinner. In a pipe: one plain line a step as soon as it is known, no colour, no boxes,
-so that a CI log grows while the run works and `grep FAIL` finds what it should. `testbed.run_command` imports this
+so that a CI log grows while the run works and `grep FAIL` finds what it should. `testbed.cli.run` imports this
 module inside its function: rich costs 60 ms that `weavelab --help` must not pay.
 """
 
@@ -17,8 +17,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from testbed.model import Scenario, Step
-from testbed.results import CommandEvidence, Counts, RunResult, ScenarioResult, Status, StepResult
+from testbed.scenario.results import CommandEvidence, Counts, RunResult, ScenarioResult, Status, StepResult
+from testbed.topology.model import Scenario, Step
 
 WIDE_COLUMNS: Final = 110
 """From here on, expectation and sight stand side by side; below, one under the other."""
@@ -47,7 +47,7 @@ def make_console(stream: TextIO) -> Console:
 
 
 class TerminalListener:
-    """Tells a person about a run as it goes; `testbed.scenario.Listener`."""
+    """Tells a person about a run as it goes; `testbed.scenario.runner.Listener`."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or make_console(sys.stdout)

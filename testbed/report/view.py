@@ -1,7 +1,7 @@
 """The running lab as reports draw it: a `LabView` from a `Lab`."""
 
-from testbed.lab import Lab, LabNode
-from testbed.results import LabView, NodeView, PodView, RouterView, SegmentView
+from testbed.lab.running import Lab, LabNode
+from testbed.scenario.results import LabView, NodeView, PodView, RouterView, SegmentView
 
 
 def view_of(lab: Lab) -> LabView:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.lab import Lab
+from testbed.lab.running import Lab
 from testbed.probes.command import Processes
 from testbed.probes.iperf import Measured
-from testbed.results import Evidence
+from testbed.scenario.results import Evidence
 
 
 @dataclass(slots=True)

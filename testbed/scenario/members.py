@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plugin.core.errors import InputError
-from testbed.lab import Lab
-from testbed.model import OUTSIDE, Ping, expand, pairs
-from testbed.space import Space
+from testbed.lab.running import Lab
+from testbed.machine.space import Space
+from testbed.topology.model import OUTSIDE, Ping, expand, pairs
 
 WEAVELAB = "sudo .venv/bin/weavelab"
 """How the commands that we suggest begin: they work from the project's root (issue 2, item 1)."""

@@ -1,8 +1,8 @@
 """Run the scenarios of a lab: every step in order, each with its expectation, its deadline and its evidence.
 
-Read `run_scenarios` downwards. What a kind of step does is in `scenario_ping`, `scenario_iperf`, `scenario_wire`,
-`scenario_exec`, `scenario_pod` and `scenario_chaos`; this file decides when to try again, when to give up, and what a
-failure takes with it. It prints nothing: whoever wants to see progress passes a `Listener`.
+Read `run_scenarios` downwards. What a kind of step does is in a file of its own in steps/; this file decides when to
+try again, when to give up, and what a failure takes with it. It prints nothing: whoever wants to see progress passes a
+`Listener`.
 """
 
 import datetime as dt
@@ -14,12 +14,12 @@ from typing import Final, Protocol
 import msgspec
 
 from plugin.core.errors import InputError, WeaveError
-from testbed import scenario_chaos, scenario_exec, scenario_iperf, scenario_ping, scenario_pod, scenario_wire
-from testbed.model import Scenario, Step, Topology
 from testbed.probes.command import StoppedError
-from testbed.results import ScenarioResult, Status, StepResult, worst
-from testbed.scenario_run import Attempt, Run
-from testbed.scenario_state import states_of
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.results import ScenarioResult, Status, StepResult, worst
+from testbed.scenario.state import states_of
+from testbed.scenario.steps import chaos, exec, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
+from testbed.topology.model import Scenario, Step, Topology
 
 PAUSE_S: Final = 0.1
 """Between two attempts at a step: an agent needs milliseconds, and a busy loop would take them from it."""
@@ -66,12 +66,12 @@ class Kind:
 
 
 KINDS: Final = {
-    "ping": Kind(scenario_ping.expectation, scenario_ping.attempt),
-    "iperf": Kind(scenario_iperf.expectation, scenario_iperf.attempt, scenario_iperf.extra_seconds),
-    "wire": Kind(scenario_wire.expectation, scenario_wire.attempt),
-    "exec": Kind(scenario_exec.expectation, scenario_exec.attempt),
-    "pod": Kind(scenario_pod.expectation, scenario_pod.attempt, scenario_pod.extra_seconds),
-    "chaos": Kind(scenario_chaos.expectation, scenario_chaos.attempt, scenario_chaos.extra_seconds),
+    "ping": Kind(ping.expectation, ping.attempt),
+    "iperf": Kind(iperf.expectation, iperf.attempt, iperf.extra_seconds),
+    "wire": Kind(wire.expectation, wire.attempt),
+    "exec": Kind(exec.expectation, exec.attempt),
+    "pod": Kind(pod.expectation, pod.attempt, pod.extra_seconds),
+    "chaos": Kind(chaos.expectation, chaos.attempt, chaos.extra_seconds),
 }
 
 

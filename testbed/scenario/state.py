@@ -5,8 +5,8 @@ from typing import Final
 
 from plugin.core.errors import WeaveError
 from testbed.probes.command import StoppedError
-from testbed.results import MemberState, Observation
-from testbed.scenario_run import Run
+from testbed.scenario.attempt import Run
+from testbed.scenario.results import MemberState, Observation
 
 MEMBERS_MAX: Final = 6
 """All pairs of a large lab may fail together; the first few say why."""

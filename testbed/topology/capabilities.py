@@ -1,4 +1,4 @@
-"""What no schema can state about ports and limits of a topology's pods: one of the rules of `testbed.topology_rules`.
+"""What no schema can state about ports and limits of a topology's pods: one of the rules of `testbed.topology.rules`.
 
 What the agent would refuse when the pod is made is refused here before anything is made.
 """
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 
-from plugin.core.cni_capabilities import RATE_BITS_MAX, RATE_BITS_MIN
-from plugin.core.hostports import PortMapping, first_overlap
-from plugin.core.vxlan import UDP_PORT
-from testbed.cni_conf import port_mapping, rate_bits
-from testbed.model import Topology
-from testbed.topology_text import Finding, KeyPath
+from plugin.core.cni.capabilities import RATE_BITS_MAX, RATE_BITS_MIN
+from plugin.core.cni.hostports import PortMapping, first_overlap
+from plugin.core.packet.vxlan import UDP_PORT
+from testbed.topology.cni_conf import port_mapping, rate_bits
+from testbed.topology.model import Topology
+from testbed.topology.text import Finding, KeyPath
 
 _CONTROL_PORT: Final = 6783
 AGENT_PORTS: Final = tuple(

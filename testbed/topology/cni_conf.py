@@ -1,8 +1,8 @@
 """The configuration of a container runtime's networks, as libcni reads it: pure, files come as text.
 
-A node's network is the first file by name in /etc/cni/net.d (`testbed.kubelet` looks there); what a plugin reads on its
-standard input is its part of that file with what a runtime injects. Source: libcni/conf.go and libcni/api.go of
-github.com/containernetworking/cni.
+A node's network is the first file by name in /etc/cni/net.d (`testbed.kubelet.kubelet` looks there); what a plugin
+reads on its standard input is its part of that file with what a runtime injects. Source: libcni/conf.go and
+libcni/api.go of github.com/containernetworking/cni.
 """
 
 import json
@@ -13,10 +13,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from plugin.core.cni import VERSIONS
+from plugin.core.cni.hostports import ANY_ADDRESS, PortMapping
+from plugin.core.cni.request import VERSIONS
 from plugin.core.errors import CheckError
-from plugin.core.hostports import ANY_ADDRESS, PortMapping
-from testbed.model import BandwidthSpec, PodSpec, PortSpec
+from testbed.topology.model import BandwidthSpec, PodSpec, PortSpec
 
 Json: TypeAlias = dict[str, Any]
 

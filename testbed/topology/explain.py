@@ -1,7 +1,8 @@
 """Schema violations as sentences: what was wanted, what was found, what was probably meant. All of a file at once.
 
-Second phase of ``testbed.load``, run only for files that the types of ``testbed.model`` refuse: jsonschema finds every
-violation where the types stop at the first, but takes longer to import than a good file takes to load.
+Second phase of ``testbed.topology.load``, run only for files that the types of ``testbed.topology.model`` refuse:
+jsonschema finds every violation where the types stop at the first, but takes longer to import than a good file takes
+to load.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import jsonschema
 
-from testbed.model import (
+from testbed.topology.model import (
     CIDR_PATTERN,
     IPV4_PATTERN,
     KINDS,
@@ -20,8 +21,8 @@ from testbed.model import (
     SEGMENT_PATTERN,
     VXLAN_OVERHEAD_BYTES,
 )
-from testbed.topology_rules import kinds_sentence
-from testbed.topology_text import NOUNS, Finding, KeyPath, shown, suggest
+from testbed.topology.rules import kinds_sentence
+from testbed.topology.text import NOUNS, Finding, KeyPath, shown, suggest
 
 _TYPES: Final = {
     "string": "text",

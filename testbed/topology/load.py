@@ -3,9 +3,9 @@
 Each phase reports *all* of its problems at once, each as ``file:line:column: what was wanted, what was found``; a later
 phase runs only when the earlier ones found nothing, because it would only repeat them in other words:
 
-1. text -> values with their places                     ``testbed.topology_text``
-2. values -> types; violations explained                ``testbed.model``, ``testbed.topology_explain``
-3. what no schema can state: names, ranges, targets     ``testbed.topology_rules``
+1. text -> values with their places                     ``testbed.topology.text``
+2. values -> types; violations explained                ``testbed.topology.model``, ``testbed.topology.explain``
+3. what no schema can state: names, ranges, targets     ``testbed.topology.rules``
 """
 
 import os
@@ -16,9 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed.model import KubeletKind, Topology, schema
-from testbed.topology_rules import check
-from testbed.topology_text import TEXT_BYTES_MAX, Finding, KeyPath, Problem, Tree, UnreadableError, read_tree
+from testbed.topology.model import KubeletKind, Topology, schema
+from testbed.topology.rules import check
+from testbed.topology.text import TEXT_BYTES_MAX, Finding, KeyPath, Problem, Tree, UnreadableError, read_tree
 
 PROBLEMS_SHOWN_MAX: Final = 40
 
@@ -123,7 +123,7 @@ def _convert(tree: Tree, data: Any) -> tuple[Topology | None, Iterable[Problem]]
         return msgspec.convert(data, Topology), ()
     except msgspec.ValidationError as error:
         # Imported for bad files only: it takes longer than everything else here.
-        from testbed.topology_explain import explain  # noqa: PLC0415
+        from testbed.topology.explain import explain  # noqa: PLC0415
 
         # msgspec and the schema are made from the same types; should they ever differ, msgspec's words have to do.
         root: KeyPath = ()

@@ -1,8 +1,9 @@
 """What a topology file may say: the types, their limits and their descriptions, in one place.
 
-The JSON schema that is published as ``topologies/schema.json`` is made from these types (``python -m testbed.model``
-prints it), the loader (``testbed.load``) checks files against that schema and then against the rules that a schema
-cannot state. This module decides nothing else: it reads no file and chooses no address (``testbed.underlay`` does).
+The JSON schema that is published as ``topologies/schema.json`` is made from these types
+(``python -m testbed.topology.model`` prints it), the loader (``load.py``) checks files against that schema and then
+against the rules that a schema cannot state. This module decides nothing else: it reads no file and chooses no address
+(``underlay.py`` does).
 
 Every type is frozen and refuses unknown keys. Docstrings and descriptions below are what a person's editor shows.
 """

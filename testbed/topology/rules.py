@@ -1,7 +1,7 @@
 """What no schema can state about a topology: names, ranges, reachability, and what the steps of a scenario ask for.
 
-Third phase of ``testbed.load``. ``check`` is the table of contents; each rule is a generator of findings and knows
-nothing of files: it names the path of the value that is wrong, and the loader finds its line.
+Third phase of ``testbed.topology.load``. ``check`` is the table of contents; each rule is a generator of findings and
+knows nothing of files: it names the path of the value that is wrong, and the loader finds its line.
 """
 
 import itertools
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from typing import Final
 
-from testbed.model import (
+from testbed.topology.capabilities import ports_and_limits
+from testbed.topology.model import (
     ALL_NODES,
     ALL_PODS,
     KINDS,
@@ -29,9 +30,8 @@ from testbed.model import (
     expand,
     pairs,
 )
-from testbed.topology_capabilities import ports_and_limits
-from testbed.topology_text import Finding, KeyPath, suggest
-from testbed.underlay import first_hops
+from testbed.topology.text import Finding, KeyPath, suggest
+from testbed.topology.underlay import first_hops
 
 PODS_PER_NODE_MAX: Final = 1022
 """A Linux bridge numbers its ports from 1 in 10 bits (BR_MAX_PORTS, net/bridge/br_private.h): 1023, one for VXLAN."""

@@ -1,7 +1,8 @@
 """YAML text -> plain values with the line and column of every key and value. Syntax problems become sentences.
 
-First phase of ``testbed.load``. ruamel.yaml only parses here; values are built from its node tree by hand, because that
-is what keeps the place of every value, finds *all* keys given twice, and runs nothing a YAML tag might ask for.
+First phase of ``testbed.topology.load``. ruamel.yaml only parses here; values are built from its node tree by hand,
+because that is what keeps the place of every value, finds *all* keys given twice, and runs nothing a YAML tag might
+ask for.
 """
 
 import difflib
@@ -67,7 +68,7 @@ class Tree:
 
 
 class UnreadableError(Exception):
-    """Internal: the text is no YAML; ``testbed.load`` turns the problem into its own error."""
+    """Internal: the text is no YAML; ``testbed.topology.load`` turns the problem into its own error."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)

@@ -18,7 +18,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, Literal, NamedTuple
 
-from testbed.model import OUTSIDE, Topology
+from testbed.topology.model import OUTSIDE, Topology
 
 FIRST_NODE_OFFSET: Final = 11
 IFNAME_MAX: Final = 15
@@ -108,7 +108,7 @@ class UnderlayPlan:
 
 
 def plan_underlay(topology: Topology) -> UnderlayPlan:
-    """The underlay of a topology that ``testbed.load`` has checked."""
+    """The underlay of a topology that ``testbed.topology.load`` has checked."""
     bridges = tuple(
         Bridge(segment, f"br-{segment}", IPv4Network(spec.subnet))
         for segment, spec in topology.underlay.segments.items()

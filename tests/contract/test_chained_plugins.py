@@ -17,9 +17,9 @@ import pytest
 
 from plugin.cni import executable_bytes
 from plugin.link.shaping import observe_bandwidth
-from testbed.cni_conf import CniCallError
-from testbed.cni_runtime import CniRuntime, Sandbox
-from testbed.space import Space, call, run
+from testbed.kubelet.cni_runtime import CniRuntime, Sandbox
+from testbed.machine.space import Space, call, run
+from testbed.topology.cni_conf import CniCallError
 from tests.support.cluster import Cluster
 
 REFERENCE = Path("/usr/lib/cni")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from plugin.core.cni import VERSIONS
-from testbed.cni_conf import CniCallError
-from testbed.cni_runtime import Added, CniRuntime, Sandbox
-from testbed.space import Space, run
+from plugin.core.cni.request import VERSIONS
+from testbed.kubelet.cni_runtime import Added, CniRuntime, Sandbox
+from testbed.machine.space import Space, run
+from testbed.topology.cni_conf import CniCallError
 from tests.support.chain_runtime import DEBIAN_PLUGINS, Runtime, needs_plugins
 from tests.support.cluster import Cluster
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from testbed.space import Space, run
+from testbed.machine.space import Space, run
 from tests.support.chain_runtime import Runtime
 
 pytestmark = [

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from plugin.link.echo import Echo
-from testbed.space import call
+from testbed.machine.space import call
 from tests.support.cluster import Cluster, wait_for
 from tests.support.runtime import Runtime, at_once
 

@@ -18,7 +18,7 @@ import pytest
 
 from plugin import cni as cni_package
 from plugin.cni import executable_bytes
-from plugin.core.cni import VERSIONS, CniError, parse_request, queue_name
+from plugin.core.cni.request import VERSIONS, CniError, parse_request, queue_name
 
 ID = "0123456789abcdef" * 4
 CONFIG = b'{"cniVersion": "1.0.0", "name": "weave", "type": "weave-net"}'

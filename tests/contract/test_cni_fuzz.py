@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugin.cni import executable_bytes
-from plugin.core.cni import VERSIONS
+from plugin.core.cni.request import VERSIONS
 from tests.support.cluster import Cluster
 from tests.support.runtime import Ran, Runtime
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from plugin.core.cni import VERSIONS
-from testbed.space import Space, spawn
+from plugin.core.cni.request import VERSIONS
+from testbed.machine.space import Space, spawn
 from tests.support import dhcp_server
 from tests.support.chain_runtime import DEBIAN_PLUGINS, Runtime, needs_plugins
 from tests.support.cluster import end, unpin, wait_for

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plugin.link import netns
-from testbed.space import Space, run
+from testbed.machine.space import Space, run
 from tests.support.chain_runtime import Runtime
 from tests.support.cluster import wait_for
 from tests.support.witness import Witness

@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 import pytest
 
-from testbed.cli import weavelab
+from testbed.cli.main import weavelab
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *ROOT.glob("docs/**/*.md")]
 )
@@ -242,13 +242,13 @@ def test_the_reference_of_the_agent_lists_its_configuration() -> None:
 
 
 def test_the_reference_of_the_agent_lists_its_metrics() -> None:
-    exposed = set(re.findall(r'^ +\(?"(weave_\w+)",', (ROOT / "plugin/agent/status.py").read_text(), re.MULTILINE))
-    exposed |= set(re.findall(r'\("(weave_\w+)",', (ROOT / "plugin/agent/status.py").read_text()))
+    exposed = set(re.findall(r'^ +\(?"(weave_\w+)",', (ROOT / "plugin/agent/api/status.py").read_text(), re.MULTILINE))
+    exposed |= set(re.findall(r'\("(weave_\w+)",', (ROOT / "plugin/agent/api/status.py").read_text()))
     assert first_cells("docs/reference/agent.md", "Metrics") == exposed
 
 
 def test_the_reference_of_the_agent_lists_its_requests() -> None:
-    code = (ROOT / "plugin/agent/routes.py").read_text()
+    code = (ROOT / "plugin/agent/api/routes.py").read_text()
     served = set(re.findall(r'\("(GET|POST)", "(/[\w/]+)"\)', code))
     served |= {("POST", f"/{verb}") for verb in re.findall(r"actions\.(\w+)", code)}
     assert first_cells("docs/reference/agent.md", "API") == {f"{method} {path}" for method, path in served}
@@ -256,7 +256,7 @@ def test_the_reference_of_the_agent_lists_its_requests() -> None:
 
 def test_the_reference_of_the_agent_lists_its_log_events() -> None:
     logged = set()
-    for file in (ROOT / "plugin/agent").glob("*.py"):
+    for file in (ROOT / "plugin/agent").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if (
                 isinstance(node, ast.Call)
@@ -266,7 +266,7 @@ def test_the_reference_of_the_agent_lists_its_log_events() -> None:
                 and "log" in ast.unparse(node.func.value)
             ):
                 logged.add(ast.literal_eval(node.args[0]))
-    for file in (ROOT / "plugin/core").glob("*.py"):
+    for file in (ROOT / "plugin/core").rglob("*.py"):
         logged |= set(re.findall(r'Noted\(\s*"([^"]+)"', file.read_text()))
     assert first_cells("docs/reference/agent.md", "Log") == logged
 
@@ -279,7 +279,7 @@ def test_the_reference_of_the_agent_lists_the_keys_of_its_answers(method: str, h
     text = (ROOT / "docs/reference/agent.md").read_text()
     section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^#+ )", text, re.DOTALL | re.MULTILINE)
     assert section is not None
-    tree = ast.parse((ROOT / "plugin/agent/status.py").read_text())
+    tree = ast.parse((ROOT / "plugin/agent/api/status.py").read_text())
     function = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == method)
     keys = {
         key.value
@@ -299,7 +299,7 @@ def test_the_readme_is_one_screen_and_links() -> None:
 
 
 def test_the_output_in_the_readme_fits_the_default_topology() -> None:
-    from testbed.load import load_topology
+    from testbed.topology.load import load_topology
 
     topology = load_topology(ROOT / "topologies/two-nodes.yaml")
     (output,) = [text for language, text in blocks(ROOT / "README.md") if language == "text"]

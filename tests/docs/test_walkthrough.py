@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.project import ROOT
+
 LAB = "docs-walk"
 WEAVELAB = (sys.executable, "-m", "testbed")
 LIMIT_S = 60

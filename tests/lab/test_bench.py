@@ -14,8 +14,8 @@ import pytest
 
 from bench import cni
 from plugin.core.errors import MissingError
+from tests.support.project import ROOT
 
-PROJECT = Path(__file__).parents[2]
 BENCH = [sys.executable, "-m", "bench"]
 
 pytestmark = [
@@ -36,7 +36,7 @@ needs_reference_plugins = pytest.mark.skipif(
 
 def bench(*arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*BENCH, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False, env=env
+        [*BENCH, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False, env=env
     )
 
 
@@ -113,7 +113,7 @@ def test_absent_reference_plugins_are_named(monkeypatch: pytest.MonkeyPatch, tmp
 def test_ctrl_c_leaves_nothing_of_either(tmp_path: Path, after_s: float) -> None:
     process = subprocess.Popen(
         [*BENCH, "--only", "bringup", "--nodes", "10", "--rounds", "50", "--json", str(tmp_path / "bench.json")],
-        cwd=PROJECT,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -139,7 +139,7 @@ def test_stock_mininet_refuses_the_machines_own_network_namespace() -> None:
     own = str(Path("/proc/self/ns/net").stat().st_ino)
     done = subprocess.run(
         [sys.executable, "-m", "bench.stock_mininet", "2"],
-        cwd=PROJECT,
+        cwd=ROOT,
         env={**os.environ, "BENCH_MACHINE_NETNS": own},
         capture_output=True,
         text=True,

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.project import ROOT
+
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
-WEAVELAB = [sys.executable, "-m", "testbed.cli"]
+WEAVELAB = [sys.executable, "-m", "testbed"]
 NAME = f"wild{os.getpid() % 10000}"
 RUN = Path(os.environ.get("WEAVELAB_RUN") or "/run/weavelab")
 TOPOLOGY = f"""
@@ -33,7 +34,7 @@ scenarios:
 
 
 def weavelab(*words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*WEAVELAB, *words], cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run([*WEAVELAB, *words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,7 +74,7 @@ def wait_for_cut() -> None:
 def start_cutting() -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*WEAVELAB, "run", "cut", "--lab", NAME],
-        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def test_eight_seconds_of_chaos_hold(tmp_path: Path) -> None:
 def test_an_agent_that_is_sabotaged_fails_the_step_with_its_seed() -> None:
     process = subprocess.Popen(
         [*WEAVELAB, "run", "churn", "--lab", NAME, "--seed", "78"],
-        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     deadline_s = time.monotonic() + 20
     while not churned() and time.monotonic() < deadline_s:

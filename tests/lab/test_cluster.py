@@ -6,17 +6,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.project import ROOT
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
 NAME = f"five{os.getpid() % 10000}"
 NODES = [f"node{number}" for number in range(1, 6)]
 TOPOLOGY = f"""
@@ -30,7 +30,7 @@ scenarios: [{{name: all, steps: [{{ping: {{from: all-pods, to: all-pods, count: 
 
 def weavelab(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "testbed.cli", *words], cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-m", "testbed", *words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )  # fmt: skip
 
 
@@ -168,8 +168,8 @@ def test_a_living_peer_is_not_removed_nor_one_whose_pods_may_live() -> None:
 def test_an_overlay_that_is_blocked_is_noticed_within_three_seconds_of_traffic() -> None:
     pink = next(one["address"] for one in report("node5")["attachments"])
     pinging = subprocess.Popen(
-        [sys.executable, "-m", "testbed.cli", "exec", "--lab", NAME, "red", "--", "ping", "-i0.1", "-c200", pink],
-        cwd=PROJECT, stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "testbed", "exec", "--lab", NAME, "red", "--", "ping", "-i0.1", "-c200", pink],
+        cwd=ROOT, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         wait_for(lambda: ".15:6783" in weave("node1", "status", "connections"), "node5 is shown")

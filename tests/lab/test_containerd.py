@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from plugin.core.errors import MissingError
-from testbed import cgroups, runtime_tools
-from testbed.load import load_topology
+from testbed.kubelet import needs as runtime_tools
+from testbed.nodes import cgroups
+from testbed.topology.load import load_topology
+from tests.support.project import ROOT
 
-PROJECT = Path(__file__).parents[2]
-TOPOLOGY = PROJECT / "topologies" / "containerd.yaml"
+TOPOLOGY = ROOT / "topologies" / "containerd.yaml"
 RUN = Path(f"/run/wlctr-{os.getpid()}")
 LAB = f"c{os.getpid() % 1000000}"
 ENVIRONMENT = {**os.environ, "WEAVELAB_RUN": str(RUN)}
@@ -49,7 +50,7 @@ pytestmark = [
 def weavelab(*arguments: str | Path, stdin: str = "", timeout_s: float = 200) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=ENVIRONMENT,
         input=stdin,
         capture_output=True,
@@ -209,12 +210,12 @@ def test_podman_with_the_cni_backend_gets_an_address_of_the_node(lab: dict[str, 
     version = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
     if int(version.partition(".")[0]) > 4:
         pytest.skip(f"podman {version} has no CNI backend any more; podman 4 has")
-    from testbed.containerd import lab_image
+    from testbed.kubelet.daemon import lab_image
 
     cgroup = Path(our_cgroups()[0]).name
     done = subprocess.run(
         [*COMMAND, "exec", "node2", "--", "sh", "-c", PODMAN, "podman-test", cgroup, IMAGE, lab["red"]],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=ENVIRONMENT,
         input=lab_image(),
         capture_output=True,
@@ -266,7 +267,7 @@ def test_a_killed_bring_up_leaves_nothing_behind_after_down(tmp_path: Path, cont
     """Killed while runtimes start (None), or when so many containers were made."""
     name = f"{LAB}k"
     command = [*COMMAND, "up", str(TOPOLOGY), "--name", name]
-    with subprocess.Popen(command, cwd=PROJECT, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE) as process:
         if containers is None:
             eventually(lambda: state_step(name) == "runtimes" or process.poll() is not None)
         else:
@@ -307,7 +308,7 @@ def test_a_machine_without_containerd_says_so_and_does_the_rest() -> None:
     def without(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             ["unshare", "--mount", "sh", "-c", hide, "sh", *COMMAND, *arguments],
-            cwd=PROJECT,
+            cwd=ROOT,
             env=ENVIRONMENT,
             capture_output=True,
             text=True,

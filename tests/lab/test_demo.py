@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.project import ROOT
+
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
-WEAVELAB = [sys.executable, "-m", "testbed.cli"]
+WEAVELAB = [sys.executable, "-m", "testbed"]
 NAME = f"dm{os.getpid() % 100000}"
 
 
@@ -27,7 +28,7 @@ def weavelab(*arguments: str, path: str = "") -> "subprocess.CompletedProcess[st
     env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"} if path else None
     return subprocess.run(
         [*WEAVELAB, *arguments],
-        cwd=PROJECT,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -144,7 +145,7 @@ class Terminal:
     def __init__(self) -> None:
         pid, self.fd = pty.fork()
         if pid == 0:
-            os.chdir(PROJECT)
+            os.chdir(ROOT)
             os.environ.update(TERM="xterm", COLUMNS="80", LINES="50")
             os.execv(sys.executable, [*WEAVELAB, "demo", "--name", NAME])
         self.pid = pid
@@ -212,7 +213,7 @@ def test_a_terminal_that_is_closed_takes_the_lab_down() -> None:
 def test_ctrl_c_at_any_moment_leaves_nothing(after_s: float) -> None:
     process = subprocess.Popen(
         [*WEAVELAB, "demo", "--auto", "--name", NAME],
-        cwd=PROJECT,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.project import ROOT
+
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
-WEAVELAB = [sys.executable, "-m", "testbed.cli"]
+WEAVELAB = [sys.executable, "-m", "testbed"]
 NAME = f"run{os.getpid() % 100000}"
 
 BROKEN = """
@@ -39,9 +40,7 @@ scenarios:
 
 
 def weavelab(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*WEAVELAB, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False
-    )
+    return subprocess.run([*WEAVELAB, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
 def leftovers() -> list[str]:
@@ -102,7 +101,7 @@ def test_ctrl_c_leaves_nothing_behind_and_still_reports(tmp_path: Path, after_s:
     path = tmp_path / "report.json"
     process = subprocess.Popen(
         [*WEAVELAB, "run", "--name", NAME, "--json", str(path)],
-        cwd=PROJECT,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -120,7 +119,7 @@ def test_ctrl_c_leaves_nothing_behind_and_still_reports(tmp_path: Path, after_s:
 
 def test_what_a_killed_run_left_is_no_obstacle_to_the_next(tmp_path: Path) -> None:
     (tmp_path / "short.yaml").write_text(BROKEN)
-    process = subprocess.Popen([*WEAVELAB, "run", "--name", NAME], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*WEAVELAB, "run", "--name", NAME], cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline_s = time.monotonic() + 30
     while '"phase":"ready"' not in state_of(NAME) and time.monotonic() < deadline_s:
         time.sleep(0.01)

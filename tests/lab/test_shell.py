@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.project import ROOT
+
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
 RUN = f"/run/wlshell-{os.getpid()}"
 LAB = f"s{os.getpid() % 1000000}"
 ENVIRONMENT = {**os.environ, "WEAVELAB_RUN": RUN}
@@ -28,7 +29,7 @@ COMMAND = [sys.executable, "-m", "testbed"]
 def weavelab(*arguments: str, script: str = "") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*COMMAND, *arguments],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=ENVIRONMENT,
         input=script,
         capture_output=True,
@@ -160,7 +161,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.chdir(PROJECT)
+            os.chdir(ROOT)
             os.execve(sys.executable, [*COMMAND, *arguments], {**ENVIRONMENT, "HOME": "/nonexistent", "TERM": "dumb"})
         self.text = ""
 

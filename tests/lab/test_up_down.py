@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.project import ROOT
+
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: labs are made of network namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
 RUN = Path(f"/run/wltest-{os.getpid()}")
 LAB = f"t{os.getpid() % 1000000}"
 OTHER = f"u{os.getpid() % 1000000}"
@@ -48,7 +49,7 @@ def weavelab(
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=environment or ENVIRONMENT,
         input=stdin,
         capture_output=True,
@@ -238,7 +239,7 @@ def test_run_netns_goes_with_the_last_lab_if_we_made_it_and_nobody_uses_it(topol
     """
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-exc", script],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -251,7 +252,7 @@ def test_run_netns_goes_with_the_last_lab_if_we_made_it_and_nobody_uses_it(topol
 def test_processes_left_in_the_lab_end_with_it(topology: Path) -> None:
     ok("up", topology, "--name", LAB)
     left = [
-        subprocess.Popen([*COMMAND, "exec", *arguments], cwd=PROJECT, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+        subprocess.Popen([*COMMAND, "exec", *arguments], cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL)
         for arguments in (["red", "sleep", "300"], ["node1", "--", "sh", "-c", "trap '' TERM HUP; sleep 300"])
     ]
     eventually(lambda: len([text for text in processes_of_ours() if "sleep\x00300" in text]) >= 2)
@@ -266,7 +267,7 @@ def started(topology: Path, *, until_step: str) -> "subprocess.Popen[str]":
     """An `up` that has reached a step."""
     process = subprocess.Popen(
         [*COMMAND, "up", str(topology), "--name", LAB],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -328,7 +329,7 @@ def begun_down() -> "subprocess.Popen[str]":
     """A `down` that has begun to remove the lab."""
     process = subprocess.Popen(
         [*COMMAND, "down", LAB],
-        cwd=PROJECT,
+        cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from plugin.core.allocator import PoolExhaustedError, RingAllocator
-from plugin.core.ring import Ring
-from plugin.core.shares import Share, count_usable
+from plugin.core.ipam.allocator import PoolExhaustedError, RingAllocator
+from plugin.core.ipam.ring import Ring
+from plugin.core.ipam.shares import Share, count_usable
 
 NETWORK = IPv4Network("10.0.0.0/27")
 USABLE = count_usable(NETWORK, Share(NETWORK[0], NETWORK[-1]))

@@ -5,11 +5,11 @@ from ipaddress import IPv4Address
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from plugin.core.checksum import Checksum, checksum_of
-from plugin.core.frame import Packet, dissect
-from plugin.core.frame_build import build_ping_frame, build_vxlan_frame
-from plugin.core.headers import Cut, Malformed
-from testbed.packet_view import COLUMNS, describe, render, render_hex
+from plugin.core.packet.build import build_ping_frame, build_vxlan_frame
+from plugin.core.packet.checksum import Checksum, checksum_of
+from plugin.core.packet.frame import Packet, dissect
+from plugin.core.packet.headers import Cut, Malformed
+from testbed.probes.packet_view import COLUMNS, describe, render, render_hex
 
 macs = st.binary(min_size=6, max_size=6).map(lambda data: data.hex(":"))
 addresses = st.integers(0, 2**32 - 1).map(IPv4Address)

@@ -6,9 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from plugin.core.allocator import REST_S, AddressTakenError, PoolExhaustedError, RingAllocator
-from plugin.core.ring import Ring
-from plugin.core.shares import Share, count_usable, usable
+from plugin.core.ipam.allocator import REST_S, AddressTakenError, PoolExhaustedError, RingAllocator
+from plugin.core.ipam.ring import Ring
+from plugin.core.ipam.shares import Share, count_usable, usable
 
 MEMBERS = ["a" * 16, "b" * 16, "c" * 16]
 # The first has no .0 and .255 but at its edges, the second has them in the middle of shares.

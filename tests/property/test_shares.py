@@ -6,8 +6,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core import shares
-from plugin.core.shares import Share
+from plugin.core.ipam import shares
+from plugin.core.ipam.shares import Share
 
 GATE = settings(max_examples=80, deadline=None)
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core import wire
-from plugin.core.codec import COUNTER_MAX, LABEL_BYTES_MAX
-from plugin.core.endpoints import STAMP_MAX, Endpoint
-from plugin.core.members import LinkNews, Member, MemberState
-from plugin.core.ring import NOBODY, Segment
+from plugin.core.forwarding.endpoints import STAMP_MAX, Endpoint
+from plugin.core.ipam.ring import NOBODY, Segment
+from plugin.core.membership.members import LinkNews, Member, MemberState
+from plugin.core.messages import wire
+from plugin.core.messages.codec import COUNTER_MAX, LABEL_BYTES_MAX
 
 GATE = settings(max_examples=100, deadline=None)
 KEYS = wire.Keys("lab", IPv4Network("10.32.0.0/12"), "vni=7", "secret")
@@ -56,7 +56,7 @@ DATAGRAMS = {
     wire.Ping: st.builds(wire.Ping, COUNTER, BRIEF, NEWS, LINKS),
     wire.Ack: st.builds(wire.Ack, COUNTER, st.text(PLAIN, max_size=63), BRIEF, NEWS, LINKS),
     wire.PingFor: st.builds(wire.PingFor, COUNTER, NAME),
-    # What agents send has one entry (plugin/core/spread.py); six in all, those that are gone included, still fit.
+    # What agents send has one entry (plugin/core/forwarding/spread.py); six in all, those that are gone included, still fit.
     wire.Step: st.integers(0, wire.STEP_MAX).flatmap(
         lambda count: st.builds(
             wire.Step,

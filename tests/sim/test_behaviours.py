@@ -4,11 +4,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from plugin.core.allocator import EXPOSE
-from plugin.core.council import Council, Wish
-from plugin.core.members import Peer, PeerState
+from plugin.core.ipam.allocator import EXPOSE
+from plugin.core.ipam.council import Council, Wish
+from plugin.core.membership.members import Peer, PeerState
+from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
-from plugin.core.wire import Keys
 from tests.support.simulation import Machine, World
 
 

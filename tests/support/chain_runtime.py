@@ -13,7 +13,7 @@ import pytest
 from plugin.cni import executable_bytes
 from plugin.link import netns
 from plugin.link.netlink import Link
-from testbed.space import Space, run
+from testbed.machine.space import Space, run
 from tests.support.cluster import Cluster
 from tests.support.witness import Witness
 

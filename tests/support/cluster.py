@@ -19,9 +19,9 @@ from typing import Any
 
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
-from testbed.space import Space, run, spawn
+from testbed.machine.space import Space, run, spawn
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONF = {"cniVersion": "1.0.0", "name": "weave", "type": "weave-net"}
 
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from plugin.agent.store import Store
 from plugin.cni import executable_bytes
-from plugin.core.allocator import EXPOSE
+from plugin.core.ipam.allocator import EXPOSE
 from plugin.link import netns
 from plugin.link.pods import MAC_PREFIX
-from testbed.space import run
+from testbed.machine.space import run
 from tests.support.cluster import CONF, Cluster, wait_for
 
 T = TypeVar("T")

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError
-from plugin.core.council import Wish
-from plugin.core.members import Member, PeerState
+from plugin.core.ipam.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError
+from plugin.core.ipam.council import Wish
+from plugin.core.membership.members import Member, PeerState
+from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Call, Noted, Persist, Send, SpaceChanged
-from plugin.core.wire import Keys
 
 NETWORK = IPv4Network("10.32.0.0/25")
 CALL_TIMEOUT_S = 1.5

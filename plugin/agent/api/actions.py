@@ -8,10 +8,10 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from plugin.agent.attachments import Attachments
+from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
+from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.driver import Driver
-from plugin.agent.gateway import Gateway
 from plugin.agent.names import bridge_mac
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets

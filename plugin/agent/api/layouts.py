@@ -1,4 +1,4 @@
-"""What `weave status` and its relatives print: text, made from the values of plugin/agent/status.py.
+"""What `weave status` and its relatives print: text, made from the values of plugin/agent/api/status.py.
 
 The layouts are those that users of Weave know (prog/weaver/http.go and its templates).
 """

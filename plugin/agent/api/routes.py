@@ -8,16 +8,16 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from plugin.agent import layouts
-from plugin.agent.actions import Actions, object_of
-from plugin.agent.api import Handler, Request, Response, json_response
-from plugin.agent.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.api import layouts
+from plugin.agent.api.actions import Actions, object_of
+from plugin.agent.api.server import Handler, Request, Response, json_response
+from plugin.agent.api.status import Status
+from plugin.agent.attachments.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.driver import Driver
-from plugin.agent.forwarder import Forwarder
 from plugin.agent.space import SPACE_WAIT_S, Space
-from plugin.agent.status import Status
-from plugin.core.cni import INTERNAL, NO_ADDRESS, CniError
-from plugin.core.cni_ipam import IpamPlan
+from plugin.core.cni.ipam import IpamPlan
+from plugin.core.cni.request import INTERNAL, NO_ADDRESS, CniError
 
 _TEXT: Final = "text/plain; charset=utf-8"
 

@@ -1,7 +1,7 @@
 """What the agent says about itself: the JSON of /status and its parts, of /report, and the text of /metrics.
 
 Keys are documented in docs/reference/agent.md and stay as they are; metric names are Weave's where it has them. The
-tables that `weave status` prints are made from these values by plugin/agent/layouts.py.
+tables that `weave status` prints are made from these values by plugin/agent/api/layouts.py.
 """
 
 import json
@@ -11,18 +11,18 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from plugin.agent.attachments import Attachments
+from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
-from plugin.agent.gateway import Gateway
+from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
 from plugin.agent.store import Record
 from plugin.agent.targets import Targets
-from plugin.core.bandwidth import Bandwidth
-from plugin.core.forward import Forwarding
-from plugin.core.members import Peer, PeerState
+from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.forwarding.forward import Forwarding
+from plugin.core.forwarding.paths import Path, PathState
+from plugin.core.membership.members import Peer, PeerState
 from plugin.core.node import Node
-from plugin.core.paths import Path, PathState
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
 

@@ -9,11 +9,11 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from plugin.agent.store import Record
-from plugin.core import cni
-from plugin.core.allocator import Attachment
-from plugin.core.cni import CniError, CniRequest
-from plugin.core.cni_ipam import subnet_complaint
-from plugin.core.cni_lease import ADDRESSES_MAX
+from plugin.core.cni import request as cni
+from plugin.core.cni.ipam import subnet_complaint
+from plugin.core.cni.lease import ADDRESSES_MAX
+from plugin.core.cni.request import CniError, CniRequest
+from plugin.core.ipam.allocator import Attachment
 from plugin.link import netns
 from plugin.link.netlink import Link
 

@@ -18,20 +18,20 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
-from plugin.agent import admission
-from plugin.agent.capabilities import Capabilities
-from plugin.agent.del_queue import DelQueue
-from plugin.agent.delegating import RECOVERED, asked, give_back, plan
-from plugin.agent.leases import Leases, SideGateways, SpaceNeededError
-from plugin.agent.removals import Hears, Removals
+from plugin.agent.attachments import admission
+from plugin.agent.attachments.capabilities import Capabilities
+from plugin.agent.attachments.del_queue import DelQueue
+from plugin.agent.attachments.delegating import RECOVERED, asked, give_back, plan
+from plugin.agent.attachments.leases import Leases, SideGateways, SpaceNeededError
+from plugin.agent.attachments.removals import Hears, Removals
 from plugin.agent.store import Record, Store
-from plugin.core import cni
-from plugin.core.allocator import EXPOSE, AddressTakenError, Attachment, RingAllocator
-from plugin.core.bandwidth import Bandwidth
-from plugin.core.cni import CniError, CniRequest
-from plugin.core.cni_ipam import IpamCall, IpamPlan
-from plugin.core.cni_lease import Lease, delegated_lease, own_lease
+from plugin.core.cni import request as cni
+from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.cni.ipam import IpamCall, IpamPlan
+from plugin.core.cni.lease import Lease, delegated_lease, own_lease
+from plugin.core.cni.request import CniError, CniRequest
 from plugin.core.errors import MissingError
+from plugin.core.ipam.allocator import EXPOSE, AddressTakenError, Attachment, RingAllocator
 from plugin.core.node import Node
 from plugin.link import pods, rules
 from plugin.link.netlink import Link, Netlink, NetlinkError
@@ -140,7 +140,7 @@ class Attachments:
         """Carry out one call.
 
         Args:
-            body: As plugin/core/cni.py describes it.
+            body: As plugin/core/cni/request.py describes it.
             netns_fd: The pod's namespace as the executable opened it, or None. The caller closes it.
             repeated: The executable lost the connection during the same call and asks again: what an unfinished ADD
                 left behind is removed first.

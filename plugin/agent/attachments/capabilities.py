@@ -1,8 +1,8 @@
 """What a pod gets beside its address and link, when its runtime asks: host ports and a limit of its bandwidth.
 
-plugin/agent/attachments.py calls it at four places: before an ADD does anything (`refuse_taken`), when the pod's link
-is there (`grant`), when it goes (`withdraw`), for CHECK (`differences`). What was granted is in the pod's record, so a
-DEL needs nothing else, and the next agent finds it.
+plugin/agent/attachments/attachments.py calls it at four places: before an ADD does anything (`refuse_taken`), when
+the pod's link is there (`grant`), when it goes (`withdraw`), for CHECK (`differences`). What was granted is in the
+pod's record, so a DEL needs nothing else, and the next agent finds it.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from plugin.agent.store import Record
-from plugin.core import cni
-from plugin.core.allocator import Attachment
-from plugin.core.bandwidth import Bandwidth, Limit
-from plugin.core.cni import CniError
+from plugin.core.cni import request as cni
+from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.hostports import PortMapping, first_overlap
+from plugin.core.cni.request import CniError
 from plugin.core.errors import MissingError
-from plugin.core.hostports import PortMapping, first_overlap
+from plugin.core.ipam.allocator import Attachment
 from plugin.link import hostports, shaping
 from plugin.link.netlink import Link, Netlink, NetlinkError
 from plugin.link.nfnetlink import Netfilter

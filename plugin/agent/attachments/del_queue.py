@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from plugin.core import cni
-from plugin.core.allocator import Attachment
-from plugin.core.cni import CniError
+from plugin.core.cni import request as cni
+from plugin.core.cni.request import CniError
+from plugin.core.ipam.allocator import Attachment
 
 _UNFINISHED: Final = ".tmp-"
 _UNFINISHED_S: Final = 60.0

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from plugin.agent.store import Record
-from plugin.core.cni import CniRequest
-from plugin.core.cni_ipam import IpamCall, IpamPlan
+from plugin.core.cni.ipam import IpamCall, IpamPlan
+from plugin.core.cni.request import CniRequest
 
 RECOVERED: Final = "recovered"
 """The network of a pod that was found on the switch without its record."""

@@ -9,12 +9,13 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import count
 from typing import Final
 
-from plugin.core import cni, shares
-from plugin.core.allocator import AddressTakenError, Attachment, PoolExhaustedError
-from plugin.core.cni import AddressRange, CniError
-from plugin.core.council import Wish
+from plugin.core.cni import request as cni
+from plugin.core.cni.request import AddressRange, CniError
+from plugin.core.ipam import shares
+from plugin.core.ipam.allocator import AddressTakenError, Attachment, PoolExhaustedError
+from plugin.core.ipam.council import Wish
+from plugin.core.ipam.shares import Share
 from plugin.core.node import Node
-from plugin.core.shares import Share
 from plugin.link import rtnl
 from plugin.link.netlink import Link, Netlink
 

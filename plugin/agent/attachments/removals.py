@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from plugin.agent.store import Record
-from plugin.core.allocator import Attachment
+from plugin.core.ipam.allocator import Attachment
 from plugin.link.netlink import Netlink, NetlinkError
 
 CALLS_MAX: Final = 4

@@ -1,10 +1,10 @@
-"""Keeps the kernel's forwarding entries in line with what the agent knows (plugin/core/forward.py decides)."""
+"""Keeps the kernel's forwarding entries in line with what the agent knows (core/forwarding/forward.py decides)."""
 
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from plugin.core.endpoints import Directory, Located
-from plugin.core.forward import Forwarding, affected, changes, narrowed, plan_forwarding
+from plugin.core.forwarding.endpoints import Directory, Located
+from plugin.core.forwarding.forward import Forwarding, affected, changes, narrowed, plan_forwarding
 from plugin.link import overlay
 from plugin.link.netlink import Link, Netlink
 

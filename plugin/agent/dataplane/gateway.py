@@ -5,11 +5,11 @@ import logging
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from plugin.agent.leases import is_side_gateway
+from plugin.agent.attachments.leases import is_side_gateway
 from plugin.agent.space import Space
 from plugin.agent.store import Record, Store
-from plugin.core.allocator import EXPOSE, PoolExhaustedError, RingAllocator
-from plugin.core.council import Wish
+from plugin.core.ipam.allocator import EXPOSE, PoolExhaustedError, RingAllocator
+from plugin.core.ipam.council import Wish
 from plugin.core.node import Node
 from plugin.link import switch
 from plugin.link.netlink import Link, Netlink

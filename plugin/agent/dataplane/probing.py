@@ -1,4 +1,4 @@
-"""The event loop round plugin.core.paths: sends probes through the overlay, and tells what becomes of them."""
+"""The event loop round core/forwarding/paths.py: sends probes through the overlay, and tells what becomes of them."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from plugin.core.errors import InputError
-from plugin.core.paths import Path, PathChanged, Paths, PathState, Probe
+from plugin.core.forwarding.paths import Path, PathChanged, Paths, PathState, Probe
 from plugin.link import overlay
 from plugin.link.echo import Echo
 from plugin.link.netlink import Link, Netlink

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
-from plugin.core import wire
-from plugin.core.council import Council
-from plugin.core.members import Member
+from plugin.core.ipam.council import Council
+from plugin.core.membership.members import Member
+from plugin.core.messages import wire
 from plugin.core.outbox import Noted, Outbox
 
 KEPT_S: Final = 30.0

@@ -9,13 +9,13 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core import wire
-from plugin.core.council import Council
-from plugin.core.door import Door
-from plugin.core.endpoints import Directory
-from plugin.core.members import Member
+from plugin.core.cluster.door import Door
+from plugin.core.forwarding.endpoints import Directory
+from plugin.core.ipam.council import Council
+from plugin.core.membership.members import Member
+from plugin.core.membership.swim import HELPERS, Chance, chosen
+from plugin.core.messages import wire
 from plugin.core.outbox import Outbox
-from plugin.core.swim import HELPERS, Chance, chosen
 
 JOIN_S: Final = 0.3
 JOIN_MAX_S: Final = 5.0

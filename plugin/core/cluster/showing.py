@@ -9,10 +9,10 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.door import Door
-from plugin.core.members import Member, MemberState, Peer, PeerState
+from plugin.core.cluster.door import Door
+from plugin.core.cluster.reunion import Reunion
+from plugin.core.membership.members import Member, MemberState, Peer, PeerState
 from plugin.core.outbox import Outbox, PeerChanged
-from plugin.core.reunion import Reunion
 
 SHOW_S: Final = 0.2
 NOTHING_HEARD: Final = "nothing heard yet: is its agent running, is port 6783 open?"

@@ -1,6 +1,6 @@
 """Bandwidth: how fast a pod may receive and send. Values only, in bytes, as the kernel counts.
 
-CNI counts in bits; plugin/core/cni_capabilities.py reads it, plugin/link/shaping.py carries it out with a token bucket
+CNI counts in bits; plugin/core/cni/capabilities.py reads it, plugin/link/shaping.py carries it out with a token bucket
 a direction (tc-tbf(8)).
 """
 

@@ -2,16 +2,16 @@
 
 Keys and rules are those of the reference plugins `portmap` and `bandwidth` (github.com/containernetworking/plugins,
 plugins/meta), but for two: a host port that another pod has is refused where `portmap` silently takes it away
-(plugin/agent/capabilities.py), and a burst need not be stated.
+(plugin/agent/attachments/capabilities.py), and a burst need not be stated.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
-from plugin.core.bandwidth import Bandwidth, Limit
-from plugin.core.cni_json import ipv4_address, shown, typed_list, typed_value
-from plugin.core.cni_types import INVALID_CONFIG, CniError
-from plugin.core.hostports import ANY_ADDRESS, PORT_MAX, PROTOCOLS, PortMapping
+from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.hostports import ANY_ADDRESS, PORT_MAX, PROTOCOLS, PortMapping
+from plugin.core.cni.keys import ipv4_address, shown, typed_list, typed_value
+from plugin.core.cni.types import INVALID_CONFIG, CniError
 
 MAPPINGS_MAX: Final = 1024
 """How many mappings one pod may have; more is a mistake in a manifest, and would be one large transaction."""

@@ -1,6 +1,6 @@
 """Host ports: which ports of a node lead into a pod, and who may have which. Values and rules; nothing is opened here.
 
-What a runtime asks for is read by plugin/core/cni_capabilities.py; plugin/link/hostports.py carries it out.
+What a runtime asks for is read by plugin/core/cni/capabilities.py; plugin/link/hostports.py carries it out.
 """
 
 from collections.abc import Iterable

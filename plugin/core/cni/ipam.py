@@ -2,7 +2,7 @@
 
 `ipam.type` empty (or `weave-ipam`) means the agent's own addresses; then `ipam`, and what the runtime adds to it, are
 read here. Any other type names a plugin that the executable runs (plugin/cni/delegation.py); then nothing of `ipam` is
-ours to judge, and what counts is its result (plugin/core/cni_lease.py).
+ours to judge, and what counts is its result (plugin/core/cni/lease.py).
 """
 
 import json
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from plugin.core.cni_json import ipv4_address, ipv4_network, shown, typed_list, typed_value
-from plugin.core.cni_types import (
+from plugin.core.cni.keys import ipv4_address, ipv4_network, shown, typed_list, typed_value
+from plugin.core.cni.types import (
     INVALID_CONFIG,
     UNSUPPORTED_FIELD,
     AddressRange,

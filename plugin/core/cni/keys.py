@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, TypeVar
 
-from plugin.core.cni_types import INVALID_CONFIG, CniError
+from plugin.core.cni.types import INVALID_CONFIG, CniError
 
 T = TypeVar("T")
 

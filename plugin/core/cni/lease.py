@@ -1,7 +1,8 @@
 """What a pod is given: addresses, gateways, routes and DNS, by the agent's own choice or another IPAM plugin's result.
 
-Both kinds of answer end in a `Lease`, which plugin/agent/attachments.py puts on the pod's interface. The rules that a
-writer of a configuration for the reference plugin `bridge` knows (`isGateway`, `isDefaultGateway`) are applied here.
+Both kinds of answer end in a `Lease`, which plugin/agent/attachments/attachments.py puts on the pod's interface. The
+rules that a writer of a configuration for the reference plugin `bridge` knows (`isGateway`, `isDefaultGateway`) are
+applied here.
 """
 
 import json
@@ -10,10 +11,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
-from plugin.core.cni_ipam import refuse_ipv6, routes_of
-from plugin.core.cni_json import shown, text_list, typed_list, typed_value
-from plugin.core.cni_result import normalized
-from plugin.core.cni_types import (
+from plugin.core.cni.ipam import refuse_ipv6, routes_of
+from plugin.core.cni.keys import shown, text_list, typed_list, typed_value
+from plugin.core.cni.result import normalized
+from plugin.core.cni.types import (
     DECODING_FAILURE,
     INVALID_CONFIG,
     IPAM_FAILED,

@@ -20,11 +20,11 @@ from hashlib import sha256
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.cni_capabilities import fitted, parse_bandwidth, parse_port_mappings
-from plugin.core.cni_ipam import delegate_of, own_ipam, refuse_ipv6, refuse_outside
-from plugin.core.cni_json import in_any_case, ipv4_address, shown, text_list, typed_list, typed_value
-from plugin.core.cni_result import check_differences, check_failed, converted, normalized, result_json
-from plugin.core.cni_types import (
+from plugin.core.cni.capabilities import fitted, parse_bandwidth, parse_port_mappings
+from plugin.core.cni.ipam import delegate_of, own_ipam, refuse_ipv6, refuse_outside
+from plugin.core.cni.keys import in_any_case, ipv4_address, shown, text_list, typed_list, typed_value
+from plugin.core.cni.result import check_differences, check_failed, converted, normalized, result_json
+from plugin.core.cni.types import (
     ALREADY_ATTACHED,
     ATTACH_FAILED,
     BODY_BYTES_MAX,

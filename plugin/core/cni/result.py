@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface
 
-from plugin.core.cni_json import shown, typed_list, typed_value
-from plugin.core.cni_types import (
+from plugin.core.cni.keys import shown, typed_list, typed_value
+from plugin.core.cni.types import (
     CHECK_FAILED,
     INVALID_CONFIG,
     Attached,

@@ -1,6 +1,6 @@
 """The words of CNI: versions, error codes, and the values that a call consists of. No rule is applied here.
 
-The rules are in plugin/core/cni.py (what a call may ask) and plugin/core/cni_result.py (what it is told).
+The rules are in plugin/core/cni/request.py (what a call may ask) and plugin/core/cni/result.py (what it is told).
 """
 
 import json
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final, TypeAlias
 
-from plugin.core.bandwidth import Bandwidth
+from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import CheckError
-from plugin.core.hostports import PortMapping
 
 VERSIONS: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 LATEST: Final = VERSIONS[-1]

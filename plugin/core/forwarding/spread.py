@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core import wire
-from plugin.core.endpoints import ENDPOINTS_PER_PEER_MAX, Directory, Endpoint, Table
-from plugin.core.members import Member
+from plugin.core.forwarding.endpoints import ENDPOINTS_PER_PEER_MAX, Directory, Endpoint, Table
+from plugin.core.membership.members import Member
+from plugin.core.messages import wire
 from plugin.core.outbox import EndpointsChanged, Outbox
 
 RESEND_S: Final = 0.3

@@ -15,9 +15,9 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from plugin.core import shares
 from plugin.core.errors import CheckError
-from plugin.core.shares import Share
+from plugin.core.ipam import shares
+from plugin.core.ipam.shares import Share
 
 Attachment: TypeAlias = tuple[str, str, str]
 """What holds an address: (network, container id, interface name)."""

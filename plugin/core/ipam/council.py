@@ -14,14 +14,14 @@ The ring (ring.py) is the state that results; ringbook.py keeps it, on the disk 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from plugin.core import wire
-from plugin.core.allocator import RingAllocator
-from plugin.core.decrees import Decrees
-from plugin.core.gifts import Gifts, Wish
-from plugin.core.members import Member
+from plugin.core.ipam.allocator import RingAllocator
+from plugin.core.ipam.decrees import Decrees
+from plugin.core.ipam.gifts import Gifts, Wish
+from plugin.core.ipam.ringbook import RingBook
+from plugin.core.membership.members import Member
+from plugin.core.membership.swim import Chance
+from plugin.core.messages import wire
 from plugin.core.outbox import Outbox
-from plugin.core.ringbook import RingBook
-from plugin.core.swim import Chance
 
 __all__ = ["Council", "Holding", "Wish"]
 

@@ -1,9 +1,9 @@
 """The decrees of the ring: its foundation, new seats, and the removal of members that are gone for good.
 
-What has to be decided is found here, and proposed; how a decision comes about safely is plugin/core/synod.py. What is
-"gone for good" is never guessed from silence. It is known when a member says itself that it leaves (`reset`), when its
-node speaks with a new identity because its disk is lost, or when a person says so (`rmpeer`) and nobody hears the
-member. Everything else waits, and `waiting` says for whom.
+What has to be decided is found here, and proposed; how a decision comes about safely is plugin/core/ipam/synod.py.
+What is "gone for good" is never guessed from silence. It is known when a member says itself that it leaves (`reset`),
+when its node speaks with a new identity because its disk is lost, or when a person says so (`rmpeer`) and nobody
+hears the member. Everything else waits, and `waiting` says for whom.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,15 @@ from functools import partial
 from hashlib import blake2b
 from typing import Final
 
-from plugin.core import synod, wire
-from plugin.core.members import Member, MemberState
+from plugin.core.ipam import synod
+from plugin.core.ipam.ring import Segment
+from plugin.core.ipam.ringbook import RingBook
+from plugin.core.ipam.synod import Round, Voted
+from plugin.core.membership.members import Member, MemberState
+from plugin.core.membership.swim import Chance
+from plugin.core.messages import wire
+from plugin.core.messages.wire import RingState, Seat, Value
 from plugin.core.outbox import Noted, refusal
-from plugin.core.ring import Segment
-from plugin.core.ringbook import RingBook
-from plugin.core.swim import Chance
-from plugin.core.synod import Round, Voted
-from plugin.core.wire import RingState, Seat, Value
 
 GATHER_S: Final = 1.0
 GATHER_S_PER_FOUNDER: Final = 0.05

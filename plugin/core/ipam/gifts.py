@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from plugin.core import wire
-from plugin.core.decrees import RETRY_S, Decrees
-from plugin.core.members import Member
+from plugin.core.ipam.decrees import RETRY_S, Decrees
+from plugin.core.ipam.ring import Ring, RingError, Segment
+from plugin.core.ipam.ringbook import RingBook
+from plugin.core.membership.members import Member
+from plugin.core.membership.swim import Chance
+from plugin.core.messages import wire
 from plugin.core.outbox import Noted, SpaceChanged, refusal
-from plugin.core.ring import Ring, RingError, Segment
-from plugin.core.ringbook import RingBook
-from plugin.core.swim import Chance
 
 WISHES_MAX: Final = 256
 

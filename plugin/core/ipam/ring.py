@@ -5,7 +5,7 @@ the pointwise maximum of (version, owner), so merging is commutative, associativ
 that have heard the same things, in whatever order and however often, have the same ring. (Shapiro and others 2011,
 "Conflict-free Replicated Data Types"; Weave's ring of tokens, ipam/ring/ring.go, has the same task.)
 
-Only the owner of an address raises its version: that is the protocol of plugin/core/council.py, not of this file.
+Only the owner of an address raises its version: that is the protocol of plugin/core/ipam/council.py, not of this file.
 """
 
 import re
@@ -16,16 +16,16 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from plugin.core import shares
 from plugin.core.errors import CheckError
-from plugin.core.shares import Share
+from plugin.core.ipam import shares
+from plugin.core.ipam.shares import Share
 
 EPOCH_BITS: Final = 32
 """version = epoch << 32 | counter. Taking over the space of a dead member raises the epoch, so it outweighs everything
 the dead one may have written that is still under way."""
 
 VERSION_MAX: Final = (1 << 63) - 1
-"""The highest version that the wire carries (plugin/core/codec.py); half of all epochs, and nobody gets that far."""
+"""The highest version that the wire carries (core/messages/codec.py); half of all epochs, and nobody gets that far."""
 
 NOBODY: Final = ""
 """The owner of what nobody owns, at version 0: nothing has been agreed."""

@@ -1,8 +1,8 @@
 """What one agent knows and has written down of the ring: who takes part, who owns what, what it has promised.
 
 Two such books of one ring become equal when they are merged: of the seats the later epoch's hold, of every range the
-later owner (plugin/core/ring.py). How epochs and owners come about is plugin/core/decrees.py and gifts.py; this file
-keeps the law that everything an agent says or uses is on its disk before.
+later owner (plugin/core/ipam/ring.py). How epochs and owners come about is plugin/core/ipam/decrees.py and gifts.py;
+this file keeps the law that everything an agent says or uses is on its disk before.
 """
 
 import json
@@ -11,15 +11,15 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Network
 
-from plugin.core import wire
-from plugin.core.allocator import EXPOSE, RingAllocator
-from plugin.core.codec import COUNTER, WireError
-from plugin.core.members import Member
+from plugin.core.ipam.allocator import EXPOSE, RingAllocator
+from plugin.core.ipam.ring import Ring, RingError, Segment
+from plugin.core.ipam.shares import Share
+from plugin.core.ipam.synod import Voted
+from plugin.core.membership.members import Member
+from plugin.core.messages import wire
+from plugin.core.messages.codec import COUNTER, WireError
+from plugin.core.messages.wire import RingState, Seat
 from plugin.core.outbox import Noted, Outbox, Persist, SpaceChanged
-from plugin.core.ring import Ring, RingError, Segment
-from plugin.core.shares import Share
-from plugin.core.synod import Voted
-from plugin.core.wire import RingState, Seat
 
 
 class RingBook:

@@ -1,7 +1,7 @@
 """Arithmetic on the pod range: where equal parts begin, and which addresses of a part may be given away.
 
 Parts are equal up to the alignment (Weave's recursive halving gives three nodes 50, 25 and 25 %). Who owns which is the
-ring's (plugin/core/ring.py).
+ring's (plugin/core/ipam/ring.py).
 """
 
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from math import ceil, log10
 from typing import Final
 
-from plugin.core.codec import ADDRESS, COUNTER, FLAG, NAME, UID, Codec, counter, row
+from plugin.core.messages.codec import ADDRESS, COUNTER, FLAG, NAME, UID, Codec, counter, row
 
 NEWS_REPEATS: Final = 4
 """A piece of news is passed on this many times log10(members): then everybody has it with high probability."""

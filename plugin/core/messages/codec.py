@@ -11,9 +11,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Final, Generic, TypeVar
 
-from plugin.core.endpoints import STAMP_MAX, Endpoint
 from plugin.core.errors import CheckError
-from plugin.core.ring import NOBODY, Segment
+from plugin.core.forwarding.endpoints import STAMP_MAX, Endpoint
+from plugin.core.ipam.ring import NOBODY, Segment
 
 NAME_BYTES_MAX: Final = 63
 LABEL_BYTES_MAX: Final = 40

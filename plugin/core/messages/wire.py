@@ -24,7 +24,10 @@ from hmac import compare_digest
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ClassVar, Final, TypeAlias, TypeVar
 
-from plugin.core.codec import (
+from plugin.core.forwarding.endpoints import ENDPOINTS_PER_PEER_MAX, Endpoint
+from plugin.core.ipam.ring import NOBODY, Segment
+from plugin.core.membership.members import LINK_NEWS, MEMBER, LinkNews, Member
+from plugin.core.messages.codec import (
     ADDRESS,
     COUNTER,
     ENDPOINT,
@@ -43,9 +46,6 @@ from plugin.core.codec import (
     row,
     text,
 )
-from plugin.core.endpoints import ENDPOINTS_PER_PEER_MAX, Endpoint
-from plugin.core.members import LINK_NEWS, MEMBER, LinkNews, Member
-from plugin.core.ring import NOBODY, Segment
 
 __all__ = ["WireError"]
 

@@ -1,4 +1,4 @@
-"""Put frames together, innermost first: the counterpart of `plugin.core.frame`, for tests, examples and probes.
+"""Put frames together, innermost first: the counterpart of `plugin.core.packet.frame`, for tests, examples and probes.
 
 Every builder takes what goes inside as bytes and gives bytes, with lengths and checksums right, so that a frame reads
 like the packet: `build_ethernet(a, b, ETHERTYPE_IPV4, build_ipv4(x, y, PROTOCOL_UDP, build_udp(...)))`.
@@ -7,8 +7,8 @@ like the packet: `build_ethernet(a, b, ETHERTYPE_IPV4, build_ipv4(x, y, PROTOCOL
 import struct
 from ipaddress import IPv4Address
 
-from plugin.core import vxlan
-from plugin.core.headers import (
+from plugin.core.packet import vxlan
+from plugin.core.packet.headers import (
     BROADCAST_MAC,
     ECHO_REPLY,
     ECHO_REQUEST,
@@ -18,7 +18,7 @@ from plugin.core.headers import (
     PROTOCOL_UDP,
     mac_bytes,
 )
-from plugin.core.sums import internet_checksum, pseudo_sum
+from plugin.core.packet.sums import internet_checksum, pseudo_sum
 
 
 def build_ethernet(

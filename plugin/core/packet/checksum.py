@@ -7,8 +7,8 @@ knows and does not look. `Checksum.OFFLOADED` recognises that value, so that nob
 
 from enum import StrEnum
 
-from plugin.core.frame import Packet
-from plugin.core.headers import (
+from plugin.core.packet.frame import Packet
+from plugin.core.packet.headers import (
     PROTOCOL_ICMPV6,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
@@ -20,7 +20,7 @@ from plugin.core.headers import (
     Tcp,
     Udp,
 )
-from plugin.core.sums import internet_checksum, pseudo_sum
+from plugin.core.packet.sums import internet_checksum, pseudo_sum
 
 
 class Checksum(StrEnum):

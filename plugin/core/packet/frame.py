@@ -1,7 +1,7 @@
 """Take an Ethernet frame apart, down to the pod's packet inside a VXLAN frame. Decides nothing about it, opens nothing.
 
 Read `dissect` first: it gives a `Packet`, whose `layers` cover every captured byte of the frame in order and without
-gaps; a VXLAN frame's cargo is one more Packet under `inner`. What the layers say is in `plugin.core.headers`.
+gaps; a VXLAN frame's cargo is one more Packet under `inner`. What the layers say is in `plugin.core.packet.headers`.
 
 Bad bytes never raise. A frame that contradicts itself ends in a `Malformed` layer that says why; one that was cut by
 the capture, or whose rest travels in another IP fragment, ends in `Cut`. Any exception out of `dissect` is a bug.
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeVar
 
-from plugin.core import vxlan
-from plugin.core.headers import (
+from plugin.core.packet import vxlan
+from plugin.core.packet.headers import (
     ECHO_REPLY,
     ECHO_REPLY_V6,
     ECHO_REQUEST,

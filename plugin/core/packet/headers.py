@@ -1,8 +1,8 @@
 """The headers we read, as values: where each lies in the frame, what it says, its fields for a viewer. No parsing here.
 
-`plugin.core.frame` makes these from bytes. Every layer knows where it begins (`offset`, counted from the first byte of
-the whole frame, inner layers too), how many captured bytes are its own (`header_bytes`), and its `fields`, whose bytes
-a viewer can mark. MAC addresses are lower-case text, IP addresses are `ipaddress` values.
+`plugin.core.packet.frame` makes these from bytes. Every layer knows where it begins (`offset`, counted from the first
+byte of the whole frame, inner layers too), how many captured bytes are its own (`header_bytes`), and its `fields`,
+whose bytes a viewer can mark. MAC addresses are lower-case text, IP addresses are `ipaddress` values.
 """
 
 from dataclasses import dataclass

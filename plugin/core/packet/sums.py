@@ -1,4 +1,4 @@
-"""The internet checksum (RFC 1071), computed; plugin/core/checksum.py judges those of captured packets."""
+"""The internet checksum (RFC 1071), computed; plugin/core/packet/checksum.py judges those of captured packets."""
 
 import struct
 

@@ -1,7 +1,7 @@
 """The VXLAN header and its price: build and parse it, bound the VNI, derive the pods' MTU from the uplink's.
 
 RFC 7348 section 5 defines the header; its figures are quoted where they are used. Nothing here looks at a whole frame:
-taking frames apart is `plugin.core.frame`.
+taking frames apart is `plugin.core.packet.frame`.
 
 Why 50 bytes, twice. A pod's frame of L bytes leaves the node as a frame of L + 50 bytes, because Ethernet, IPv4, UDP
 and VXLAN headers are put before it (14 + 20 + 8 + 8). An MTU counts from the IP header on, so the uplink's own

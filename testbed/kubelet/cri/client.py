@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.message import Message
 
 from plugin.core.errors import CheckError
-from testbed.cri import cri_pb2 as pb
+from testbed.kubelet.cri import cri_pb2 as pb
 
 R = TypeVar("R", bound=Message)
 

@@ -1,4 +1,4 @@
-"""`chaos` steps: random faults for a while (`testbed.chaos`), then the lab has to become whole (`testbed.chaos_judge`).
+"""`chaos` steps: random faults for a while (`testbed.faults.chaos`), then the lab has to become whole (`faults.judge`).
 
 All of it happens in a thread of its own: a Ctrl-C reaches the main thread only, which tells the run to stop and waits
 until everything is repaired.
@@ -15,20 +15,23 @@ from typing import Final
 from plugin.core.errors import CheckError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
-from testbed import chaos_cuts, interrupts, lab_status, model
-from testbed.agents import log_tail
-from testbed.chaos import Chaos
-from testbed.chaos_judge import Facts, judge
-from testbed.chaos_plan import plan_faults
-from testbed.lab import Lab
-from testbed.model import Step
+from testbed.faults import cuts as chaos_cuts
+from testbed.faults.chaos import Chaos
+from testbed.faults.judge import Facts, judge
+from testbed.faults.plan import plan_faults
+from testbed.lab import status as lab_status
+from testbed.lab.running import Lab
+from testbed.life.agents import log_tail
+from testbed.machine import interrupts
+from testbed.machine.space import Space
 from testbed.probes import ping as probe
 from testbed.probes.command import StoppedError
-from testbed.results import CommandEvidence, Evidence, PingEvidence
-from testbed.scenario_members import WEAVELAB, exec_hint
-from testbed.scenario_ping import in_parallel
-from testbed.scenario_run import Attempt, Run
-from testbed.space import Space
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.members import WEAVELAB, exec_hint
+from testbed.scenario.results import CommandEvidence, Evidence, PingEvidence
+from testbed.scenario.steps.ping import in_parallel
+from testbed.topology import model
+from testbed.topology.model import Step
 
 PAIRS_MAX: Final = 40
 """Pairs of pods that are pinged afterwards; more are sampled."""

@@ -3,12 +3,12 @@
 import re
 from typing import Final
 
-from testbed.model import Exec, Step
+from testbed.machine.space import Completed
 from testbed.probes.command import describe_end, exec_argv
-from testbed.results import CommandEvidence
-from testbed.scenario_members import Member, concerned, exec_hint, exec_members, space_of
-from testbed.scenario_run import Attempt, Run
-from testbed.space import Completed
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.members import Member, concerned, exec_hint, exec_members, space_of
+from testbed.scenario.results import CommandEvidence
+from testbed.topology.model import Exec, Step
 
 OUTPUT_KEPT_MAX: Final = 64 * 1024
 SHOWN_MAX: Final = 80
@@ -61,7 +61,7 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
 
 def _run(run: Run, end: Member, argv: list[str], *, timeout_s: float) -> Completed:
     if end.kind == "pod" and run.lab.topology.kubelet == "containerd":
-        from testbed.pod_exec import run_in_container  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+        from testbed.kubelet.pod_exec import run_in_container  # noqa: PLC0415 - gRPC is loaded only by labs that use it
 
         return run_in_container(run.lab, run.lab.pods[end.name], argv, timeout_s=timeout_s)
     return run.processes.run(space_of(run.lab, end), argv, timeout_s=timeout_s)

@@ -1,8 +1,8 @@
-"""Captured frames as evidence: the values of `testbed.results` made from those of the capture and the packet view."""
+"""Captured frames as evidence: the values of `results` made from those of the capture and the packet view."""
 
-from testbed.packet_view import describe, render_hex
 from testbed.probes.capture import CapturedFrame
-from testbed.results import FrameEvidence, Layer
+from testbed.probes.packet_view import describe, render_hex
+from testbed.scenario.results import FrameEvidence, Layer
 
 
 def frame_evidence(frame: CapturedFrame, *, began_s: float) -> FrameEvidence:

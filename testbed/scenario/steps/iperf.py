@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from testbed.model import Iperf, Step
 from testbed.probes.iperf import (
     PORT_FIRST,
     IperfResult,
@@ -13,9 +12,10 @@ from testbed.probes.iperf import (
     format_rate,
     measure,
 )
-from testbed.results import IperfEvidence
-from testbed.scenario_members import Member, concerned, exec_hint, member, space_of
-from testbed.scenario_run import Attempt, Run
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.members import Member, concerned, exec_hint, member, space_of
+from testbed.scenario.results import IperfEvidence
+from testbed.topology.model import Iperf, Step
 
 SLACK_S: Final = 8.0
 """What two transfers may take beside their seconds."""

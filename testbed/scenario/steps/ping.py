@@ -6,14 +6,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from testbed import interrupts
-from testbed.model import Ping, Step
+from testbed.machine import interrupts
 from testbed.probes import ping as probe
 from testbed.probes.capture import capture
-from testbed.results import Evidence, PingEvidence
-from testbed.scenario_members import Member, concerned, exec_hint, ping_pairs, space_of
-from testbed.scenario_run import Attempt, Run
-from testbed.scenario_source import Pair, judge_sources, marker_for, taps_at
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.members import Member, concerned, exec_hint, ping_pairs, space_of
+from testbed.scenario.results import Evidence, PingEvidence
+from testbed.scenario.steps.source import Pair, judge_sources, marker_for, taps_at
+from testbed.topology.model import Ping, Step
 
 T = TypeVar("T")
 R = TypeVar("R")

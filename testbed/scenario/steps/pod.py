@@ -13,13 +13,13 @@ import msgspec
 from plugin.core.errors import CheckError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
-from testbed import state
-from testbed.kubelet import REMOVE_S, kubelet_of, wanted
-from testbed.lab import Lab
-from testbed.model import Pod, Step
-from testbed.results import CommandEvidence
-from testbed.scenario_members import Member, concerned, exec_hint, member
-from testbed.scenario_run import Attempt, Run
+from testbed.kubelet.kubelet import REMOVE_S, kubelet_of, wanted
+from testbed.lab import state
+from testbed.lab.running import Lab
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.members import Member, concerned, exec_hint, member
+from testbed.scenario.results import CommandEvidence
+from testbed.topology.model import Pod, Step
 
 LOCK_WAIT_S: Final = 5.0
 

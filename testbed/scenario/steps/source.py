@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from testbed.model import Step
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap
 from testbed.probes.wire import PAYLOAD_BYTES_MIN, marker_of
-from testbed.results import PingEvidence
-from testbed.scenario_members import Member
-from testbed.scenario_run import Run
+from testbed.scenario.attempt import Run
+from testbed.scenario.members import Member
+from testbed.scenario.results import PingEvidence
+from testbed.topology.model import Step
 
 Pair = tuple[Member, Member]
 

@@ -9,16 +9,16 @@ from contextlib import suppress
 from typing import Final
 
 from plugin.core.errors import InputError
-from testbed.model import Ping, Step, Wire
+from testbed.machine.files import give_back
 from testbed.probes import ping as ping_probe
 from testbed.probes.capture import Capture, Tap, capture, write_pcap
 from testbed.probes.wire import PodFacts, WireFacts, WireVerdict, judge_wire, marker_of
-from testbed.report.files import give_back
-from testbed.results import CaptureEvidence, CheckEvidence, PingEvidence, Place
-from testbed.scenario_frames import frame_evidence
-from testbed.scenario_members import concerned, exec_hint, member
-from testbed.scenario_ping import ping_pair
-from testbed.scenario_run import Attempt, Run
+from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.members import concerned, exec_hint, member
+from testbed.scenario.results import CaptureEvidence, CheckEvidence, PingEvidence, Place
+from testbed.scenario.steps.frames import frame_evidence
+from testbed.scenario.steps.ping import ping_pair
+from testbed.topology.model import Ping, Step, Wire
 
 FRAMES_SHOWN_MAX: Final = 8
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.cni import BODY_BYTES_MAX
-from testbed.space import call
+from plugin.core.cni.request import BODY_BYTES_MAX
+from testbed.machine.space import call
 from tests.support.cluster import ROOT, Cluster, wait_for
 
 pytestmark = [

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from plugin.core.bandwidth import Bandwidth, Limit
+from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.link import rtnl
 from plugin.link.shaping import LATENCY_S, observe_bandwidth
-from testbed.space import Space, call, run
+from testbed.machine.space import Space, call, run
 from tests.support.cluster import Cluster, unpin, wait_for
 
 pytestmark = [

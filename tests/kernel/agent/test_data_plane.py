@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.frame import Packet
+from plugin.core.packet.frame import Packet
 from plugin.link import netns, rtnl
+from testbed.machine.space import Space, call, run
 from testbed.probes.capture import Capture, Tap, capture
-from testbed.space import Space, call, run
 from tests.support.cluster import Cluster, wait_for
 from tests.support.witness import Witness
 

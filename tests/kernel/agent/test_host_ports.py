@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from plugin.link import netns
-from testbed.space import Space, call, run
+from testbed.machine.space import Space, call, run
 from tests.support.cluster import Cluster, wait_for
 
 pytestmark = [

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from plugin.link import netns, rtnl
-from testbed.space import call
+from testbed.machine.space import call
 from tests.support.cluster import CONF, Cluster, wait_for
 
 pytestmark = [

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from plugin.agent.probing import Prober
+from plugin.agent.dataplane.probing import Prober
 from plugin.core.errors import InputError
-from plugin.core.forward import Forwarding, changes
-from plugin.core.paths import SMALL_BYTES, Path, PathState
+from plugin.core.forwarding.forward import Forwarding, changes
+from plugin.core.forwarding.paths import SMALL_BYTES, Path, PathState
 from plugin.link import overlay, rtnl, switch
 from plugin.link.echo import Echo
 from plugin.link.netlink import Link, Netlink
+from testbed.machine.space import call, run
 from testbed.probes.capture import Tap, capture
-from testbed.space import call, run
 from tests.support.cluster import Cluster
 
 pytestmark = [

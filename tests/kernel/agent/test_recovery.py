@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plugin.link import netns, pods, rtnl
-from testbed.space import Space
+from testbed.machine.space import Space
 from tests.support.cluster import CONF, Cluster, unpin, wait_for
 
 pytestmark = [

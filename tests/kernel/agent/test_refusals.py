@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from plugin.link import rtnl
-from testbed.space import call
+from testbed.machine.space import call
 from tests.support.cluster import Cluster, wait_for
 from tests.support.witness import Witness
 

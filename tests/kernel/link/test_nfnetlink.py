@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from plugin.core.hostports import PortMapping
+from plugin.core.cni.hostports import PortMapping
 from plugin.link import hostports, netns, rtnl, rules
 from plugin.link.netlink import Netlink, NetlinkError
 from plugin.link.nfnetlink import Element, Netfilter, concatenated

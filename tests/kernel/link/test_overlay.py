@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plugin.core.errors import InputError
-from plugin.core.forward import Changes, Forwarding, changes
+from plugin.core.forwarding.forward import Changes, Forwarding, changes
 from plugin.link import overlay, rtnl
 from plugin.link.netlink import Link, Netlink, NetlinkError
 from tests.support.node import LOCAL, MAC, OTHER, THIRD, bridge, device

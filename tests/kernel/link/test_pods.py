@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core import cni
+from plugin.core.cni import request as cni
 from plugin.core.errors import MissingError
 from plugin.link import netns, pods, rtnl, sysctls
 from plugin.link.netlink import Link, Netlink

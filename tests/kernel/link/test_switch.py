@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from plugin.core.errors import InputError
-from plugin.core.forward import Forwarding, changes
+from plugin.core.forwarding.forward import Forwarding, changes
 from plugin.link import netns, overlay, pods, rtnl
 from plugin.link.netlink import Netlink
 from tests.support.node import MAC, OTHER, POD, bridge, device, pod_link

@@ -15,11 +15,11 @@ from typing import Self
 import pytest
 
 from plugin.cni import executable_bytes
-from plugin.core.cni import Attached, parse_request, result_json
+from plugin.core.cni.request import Attached, parse_request, result_json
 from plugin.core.errors import CheckError
-from testbed.cni_conf import CniCallError
-from testbed.cni_runtime import CniRuntime, Sandbox, container_id
-from testbed.space import Space, call
+from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
+from testbed.machine.space import Space, call
+from testbed.topology.cni_conf import CniCallError
 
 pytestmark = [
     pytest.mark.kernel,

@@ -21,11 +21,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from plugin.link import netns
-from testbed.cni_runtime import CniRuntime, Sandbox, container_id
 from testbed.deploy.kubernetes import manifest
 from testbed.deploy.record import RECORD_PATH
-from testbed.space import Completed, Space, call, run, spawn
+from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
+from testbed.machine.space import Completed, Space, call, run, spawn
 from tests.support.cluster import end, wait_for
+from tests.support.project import ROOT
 from tests.support.tree import tree
 
 pytestmark = [
@@ -33,8 +34,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes namespaces"),
 ]
 
-PROJECT = Path(__file__).parents[2]
-WEAVELAB = [sys.executable, "-P", "-m", "testbed.cli"]
+WEAVELAB = [sys.executable, "-P", "-m", "testbed"]
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MS_REMOUNT = 0x20
 PLACES = ("etc", "opt", "usr/local", "var/lib")
@@ -93,7 +93,7 @@ def written(machine: Space) -> dict[str, tuple[int, bytes]]:
 
 
 def weavelab(machine: Space, *words: str) -> Completed:
-    environment = {"PYTHONPATH": str(PROJECT), "PATH": PATH}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": PATH}
     return run(machine, [*WEAVELAB, *words], timeout_s=60, env=environment)
 
 
@@ -103,8 +103,8 @@ def ok(done: Completed) -> str:
 
 
 def conceal_checkout(machine: Space, stack: ExitStack) -> None:
-    call(machine, lambda: netns.mount("concealed", PROJECT, "tmpfs"))
-    stack.callback(call, machine, lambda: netns.umount(PROJECT, netns.MNT_DETACH))
+    call(machine, lambda: netns.mount("concealed", ROOT, "tmpfs"))
+    stack.callback(call, machine, lambda: netns.umount(ROOT, netns.MNT_DETACH))
 
 
 def start_agent(machine: Space, stack: ExitStack, *before: str) -> None:
@@ -152,7 +152,7 @@ def test_a_machine_is_installed_works_without_the_checkout_and_is_as_before_afte
     config = json.loads(installed["/etc/weave/agent.json"][1])
     assert config == {"name": "node1", "node_address": "192.168.77.11", "range": "10.64.0.0/16"}, "asked of its routes"
     texts = [content for path, (_, content) in installed.items() if not path.startswith("/opt/weave/lib")]
-    assert not [text for text in texts if str(PROJECT).encode() in text], "no path of the checkout"
+    assert not [text for text in texts if str(ROOT).encode() in text], "no path of the checkout"
     with ExitStack() as stack:
         conceal_checkout(machine, stack)
         start_agent(machine, stack)
@@ -194,7 +194,7 @@ def test_a_killed_installation_is_finished_or_taken_back(machine: Space, left: i
     script = KILLED.format(left=left, words=words)
     for finish in (True, False):
         killed = run(
-            machine, [sys.executable, "-P", "-c", script], timeout_s=60, env={"PYTHONPATH": str(PROJECT), "PATH": PATH}
+            machine, [sys.executable, "-P", "-c", script], timeout_s=60, env={"PYTHONPATH": str(ROOT), "PATH": PATH}
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert any(path.endswith(".weavelab") for path in written(machine))
@@ -249,7 +249,7 @@ def test_what_the_daemonset_runs_does_what_the_node_needs(machine: Space) -> Non
 
     call(machine, mount_volumes)
     bare = ["setpriv", "--bounding-set=-all", "--no-new-privs", *WEAVELAB, *words[1:]]
-    environment = {"PYTHONPATH": str(PROJECT), "PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
     ok(run(machine, bare, timeout_s=60, env=environment))
     call(machine, lambda: Path("/etc/weave").mkdir())
     call(machine, lambda: netns.mount(f"{host}/etc/weave", Path("/etc/weave"), flags=netns.MS_BIND))

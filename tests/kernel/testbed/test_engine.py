@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import down, engine, mounts, state, up
-from testbed.cni_conf import CniCallError
 from testbed.deploy import plan as deploy_plan
-from testbed.model import NodeSpec, PodSpec, Router, Segment, Topology, Underlay
-from testbed.nodespace import check_no_chroot
-from testbed.paths import NETNS, LabPaths
-from testbed.progress import Silent
-from testbed.space import Space, run
-from testbed.underlay import UnderlayPlan, plan_underlay
+from testbed.lab import state
+from testbed.lab.paths import NETNS, LabPaths
+from testbed.lab.progress import Silent
+from testbed.life import down, up
+from testbed.machine.space import Space, run
+from testbed.nodes import engine, mounts
+from testbed.nodes.nodespace import check_no_chroot
+from testbed.topology.cni_conf import CniCallError
+from testbed.topology.model import NodeSpec, PodSpec, Router, Segment, Topology, Underlay
+from testbed.topology.underlay import UnderlayPlan, plan_underlay
+from tests.support.project import ROOT
 
 pytestmark = [
     pytest.mark.kernel,
@@ -197,7 +200,7 @@ def test_a_chroot_is_told_as_such_and_gets_no_lab(tmp_path: Path) -> None:
 import os, sys
 os.chroot(sys.argv[1])
 from plugin.core.errors import MissingError
-from testbed.nodespace import check_no_chroot
+from testbed.nodes.nodespace import check_no_chroot
 try:
     check_no_chroot()
 except MissingError as error:
@@ -206,7 +209,7 @@ except MissingError as error:
     inside = 'mount --rbind / "$1" && exec "$2" -c "$3" "$1"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", inside, "sh", str(tmp_path), sys.executable, script],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

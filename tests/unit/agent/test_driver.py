@@ -13,12 +13,12 @@ from itertools import pairwise
 import pytest
 
 from plugin.agent.driver import CALL_TIMEOUT_S, SERVED_MAX, Driver, bind_control
-from plugin.core import wire
 from plugin.core.errors import InputError, MissingError
-from plugin.core.members import Member, PeerState
+from plugin.core.membership.members import Member, PeerState
+from plugin.core.messages import wire
+from plugin.core.messages.wire import FRAME_BYTES_MAX, LENGTH, Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Call, Noted, Persist, Send
-from plugin.core.wire import FRAME_BYTES_MAX, LENGTH, Keys
 
 ONE, TWO, GONE = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2"), IPv4Address("255.255.255.255")
 POD, MAC = IPv4Address("10.40.0.2"), "0a:58:0a:28:00:02"

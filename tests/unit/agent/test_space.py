@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from plugin.agent.space import Space
-from plugin.core.council import Wish
+from plugin.core.ipam.council import Wish
 
 ANY, EXACT = Wish(), Wish(exact=IPv4Address("10.32.0.9"))
 WITHIN = Wish(within=IPv4Network("10.32.4.0/24"))

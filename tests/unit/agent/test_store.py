@@ -11,10 +11,10 @@ import pytest
 
 from plugin.agent import store as store_module
 from plugin.agent.store import Record, Store
-from plugin.core.allocator import EXPOSE
-from plugin.core.bandwidth import Bandwidth, Limit
+from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError, MissingError
-from plugin.core.hostports import PortMapping
+from plugin.core.ipam.allocator import EXPOSE
 
 
 def record(name: str = "red", **other: Any) -> Record:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[3]
+from tests.support.project import ROOT
 
 # What the scripts may really use: tools that look and compute, none that changes a machine.
 HARMLESS = (
@@ -69,9 +69,9 @@ class Workshop:
         self.calls_file = folder / "calls"
         self.installed = folder / "installed"
         self.bin.mkdir()
-        shutil.copytree(PROJECT / "testbed" / "setup", self.root / "testbed" / "setup")
+        shutil.copytree(ROOT / "testbed" / "setup", self.root / "testbed" / "setup")
         for name in ("Makefile", "pyproject.toml"):
-            shutil.copy(PROJECT / name, self.root / name)
+            shutil.copy(ROOT / name, self.root / name)
         for name in HARMLESS:
             (self.bin / name).symlink_to(shutil.which(name) or pytest.fail(f"this machine has no {name}"))
         self.env = {

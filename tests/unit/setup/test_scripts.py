@@ -2,12 +2,12 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[3]
-SCRIPTS = [*sorted(PROJECT.glob("testbed/setup/*.sh")), PROJECT / ".ci" / "run"]
+from tests.support.project import ROOT
+
+SCRIPTS = [*sorted(ROOT.glob("testbed/setup/*.sh")), ROOT / ".ci" / "run"]
 
 
 def test_shellcheck_has_nothing_to_say():
@@ -26,6 +26,6 @@ def test_a_script_has_unix_lines_and_opens_by_saying_what_it_is(script):
 
 
 def test_ci_runs_what_the_readme_tells_people_to_run_with_nobody_at_the_keyboard():
-    text = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "set -euo pipefail" in text
     assert text.rstrip().endswith("make --no-print-directory test </dev/null")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[3]
+from tests.support.project import ROOT
+
 PROVIDERS = ("virtualbox", "libvirt", "vmware_desktop", "parallels", "hyperv", "qemu")
 
 
@@ -21,7 +22,7 @@ def environment(**variables):
 @pytest.fixture
 def folder(tmp_path):
     """A checkout of which only the Vagrantfile matters."""
-    shutil.copy(PROJECT / "Vagrantfile", tmp_path / "Vagrantfile")
+    shutil.copy(ROOT / "Vagrantfile", tmp_path / "Vagrantfile")
     return tmp_path
 
 

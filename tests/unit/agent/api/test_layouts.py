@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from plugin.agent import layouts
+from plugin.agent.api import layouts
 
 ONE_MAC, TWO_MAC = "02:00:00:00:00:11", "02:00:00:00:00:12"
 PATH = {"state": "up", "reason": "", "mtu": 1450, "rtt_ms": 0.2}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.agent.api import Request, Response, Server, json_response, unix_listener
+from plugin.agent.api.server import Request, Response, Server, json_response, unix_listener
 from plugin.core.errors import CheckError, InputError
 
 

@@ -13,14 +13,14 @@ from typing import TypeAlias
 
 import pytest
 
-from plugin.agent import api
-from plugin.agent.api import Limits, Request, Response, Server, tcp_listener, unix_listener
-from plugin.agent.attachments import NotReadyError, SpaceNeededError
-from plugin.agent.routes import acting, reading
-from plugin.core.cni import BODY_BYTES_MAX
-from plugin.core.cni_types import CniError
-from plugin.core.council import Wish
+from plugin.agent.api import server as api
+from plugin.agent.api.routes import acting, reading
+from plugin.agent.api.server import Limits, Request, Response, Server, tcp_listener, unix_listener
+from plugin.agent.attachments.attachments import NotReadyError, SpaceNeededError
+from plugin.core.cni.request import BODY_BYTES_MAX
+from plugin.core.cni.types import CniError
 from plugin.core.errors import InputError
+from plugin.core.ipam.council import Wish
 
 LOG = logging.getLogger("test-api")
 

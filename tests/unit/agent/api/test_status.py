@@ -6,31 +6,32 @@ import random
 import re
 from dataclasses import replace
 from ipaddress import IPv4Address
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from plugin.agent.api.status import Status
 from plugin.agent.config import AgentConfig
 from plugin.agent.names import bridge_mac
-from plugin.agent.status import Status
 from plugin.agent.store import Record
-from plugin.core import paths, wire
-from plugin.core.allocator import EXPOSE
-from plugin.core.bandwidth import Bandwidth, Limit
-from plugin.core.endpoints import Endpoint
-from plugin.core.forward import Forwarding
-from plugin.core.hostports import PortMapping
-from plugin.core.members import Member
+from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.hostports import PortMapping
+from plugin.core.forwarding import paths
+from plugin.core.forwarding.endpoints import Endpoint
+from plugin.core.forwarding.forward import Forwarding
+from plugin.core.ipam.allocator import EXPOSE
+from plugin.core.ipam.ring import Ring
+from plugin.core.membership.members import Member
+from plugin.core.messages import wire
+from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Persist
-from plugin.core.ring import Ring
-from plugin.core.wire import Keys
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
+from tests.support.project import ROOT
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "agent.md"
+DOCUMENT = ROOT / "docs" / "reference" / "agent.md"
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
 GATEWAY, POD, REMOTE = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2"), IPv4Address("10.40.0.2")
 ME, OTHER = Member("node1", "1" * 16, ONE, 1), Member("node2", "2" * 16, TWO, 1)

@@ -14,22 +14,22 @@ from typing import Any
 
 import pytest
 
-from plugin.agent import attachments as module
-from plugin.agent.attachments import Attachments, NotReadyError, SpaceNeededError
-from plugin.agent.capabilities import Capabilities, recorded_ports
+from plugin.agent.attachments import attachments as module
+from plugin.agent.attachments.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.attachments.capabilities import Capabilities, recorded_ports
 from plugin.agent.store import Record, Store
-from plugin.core import cni
-from plugin.core.allocator import EXPOSE
-from plugin.core.bandwidth import Bandwidth, Limit
-from plugin.core.cni import CniError
-from plugin.core.cni_ipam import IpamCall, IpamPlan
-from plugin.core.council import Wish
+from plugin.core.cni import request as cni
+from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.hostports import PortMapping
+from plugin.core.cni.ipam import IpamCall, IpamPlan
+from plugin.core.cni.request import CniError
 from plugin.core.errors import MissingError
-from plugin.core.hostports import PortMapping
-from plugin.core.members import Member
+from plugin.core.ipam.allocator import EXPOSE
+from plugin.core.ipam.council import Wish
+from plugin.core.ipam.shares import Share
+from plugin.core.membership.members import Member
+from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
-from plugin.core.shares import Share
-from plugin.core.wire import Keys
 from plugin.link import netns, pods
 from plugin.link.netlink import Link, NetlinkError
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import pytest
 
-from plugin.agent.removals import CALLS_MAX, Removals
+from plugin.agent.attachments.removals import CALLS_MAX, Removals
 from plugin.agent.store import Record
 from plugin.link.netlink import NetlinkError
 

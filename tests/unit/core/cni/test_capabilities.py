@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from plugin.core.bandwidth import Bandwidth, Limit
-from plugin.core.cni import CniError, CniRequest, parse_request
-from plugin.core.cni_capabilities import MAPPINGS_MAX, fitted, parse_bandwidth, parse_port_mappings
-from plugin.core.hostports import PortMapping, first_overlap
+from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.capabilities import MAPPINGS_MAX, fitted, parse_bandwidth, parse_port_mappings
+from plugin.core.cni.hostports import PortMapping, first_overlap
+from plugin.core.cni.request import CniError, CniRequest, parse_request
 
 CONTAINERD_BURST = 2**32 - 1
 

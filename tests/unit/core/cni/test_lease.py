@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from plugin.core import cni
-from plugin.core.cni import AddressRange, CniError, Dns, IpamConfig, NetworkConfig, Route
-from plugin.core.cni_ipam import IpamCall, IpamPlan, delegate_of, own_ipam, subnet_complaint
-from plugin.core.cni_lease import ADDRESSES_MAX, delegated_lease, own_lease
-from plugin.core.cni_types import Delegate
+from plugin.core.cni import request as cni
+from plugin.core.cni.ipam import IpamCall, IpamPlan, delegate_of, own_ipam, subnet_complaint
+from plugin.core.cni.lease import ADDRESSES_MAX, delegated_lease, own_lease
+from plugin.core.cni.request import AddressRange, CniError, Dns, IpamConfig, NetworkConfig, Route
+from plugin.core.cni.types import Delegate
 
 RANGE, SWITCH = IPv4Network("10.32.0.0/12"), IPv4Address("10.32.0.1")
 POD, GATEWAY = IPv4Address("10.32.5.2"), IPv4Address("10.32.5.1")

@@ -6,8 +6,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from plugin.core import cni
-from plugin.core.cni import (
+from plugin.core.cni import request as cni
+from plugin.core.cni.request import (
     AddressRange,
     Attached,
     CniError,

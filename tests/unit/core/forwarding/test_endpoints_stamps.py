@@ -2,9 +2,9 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
-from plugin.core import wire
-from plugin.core.endpoints import STAMP_MAX, Directory, Endpoint, Table
-from plugin.core.members import Member
+from plugin.core.forwarding.endpoints import STAMP_MAX, Directory, Endpoint, Table
+from plugin.core.membership.members import Member
+from plugin.core.messages import wire
 
 KEYS = wire.Keys("weave", IPv4Network("10.32.0.0/12"))
 ME = Member("node1", "ab" * 8, IPv4Address("192.168.56.11"), 1)

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from plugin.core.paths import (
+from plugin.core.forwarding.paths import (
     IDLE_S,
     LATE_S,
     MISSED_MAX,

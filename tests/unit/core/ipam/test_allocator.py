@@ -4,8 +4,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from plugin.core.allocator import EXPOSE, REST_S, AddressTakenError, PoolExhaustedError, RingAllocator
-from plugin.core.shares import Share
+from plugin.core.ipam.allocator import EXPOSE, REST_S, AddressTakenError, PoolExhaustedError, RingAllocator
+from plugin.core.ipam.shares import Share
 
 RANGE = IPv4Network("10.32.0.0/16")
 RED, BLUE, GREEN = (("weave", name, "eth0") for name in ("red", "blue", "green"))

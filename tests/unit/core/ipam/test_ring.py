@@ -5,8 +5,8 @@ from time import process_time
 
 import pytest
 
-from plugin.core.ring import EPOCH_BITS, NOBODY, VERSION_MAX, Ring, RingError, Segment
-from plugin.core.shares import Share
+from plugin.core.ipam.ring import EPOCH_BITS, NOBODY, VERSION_MAX, Ring, RingError, Segment
+from plugin.core.ipam.shares import Share
 
 RANGE = IPv4Network("10.32.0.0/24")
 START = int(RANGE.network_address)

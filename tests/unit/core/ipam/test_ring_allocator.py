@@ -5,8 +5,8 @@ from time import process_time
 
 import pytest
 
-from plugin.core.allocator import REST_S, AddressTakenError, PoolExhaustedError, RingAllocator
-from plugin.core.shares import Share
+from plugin.core.ipam.allocator import REST_S, AddressTakenError, PoolExhaustedError, RingAllocator
+from plugin.core.ipam.shares import Share
 
 RANGE = IPv4Network("10.32.0.0/16")
 SMALL = IPv4Network("10.0.0.0/29")

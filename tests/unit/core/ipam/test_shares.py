@@ -4,9 +4,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from plugin.core import shares
 from plugin.core.errors import InputError
-from plugin.core.shares import Share
+from plugin.core.ipam import shares
+from plugin.core.ipam.shares import Share
 
 RANGE = IPv4Network("10.32.0.0/12")
 

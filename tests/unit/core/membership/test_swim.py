@@ -3,8 +3,18 @@
 import random
 from ipaddress import IPv4Address
 
-from plugin.core.members import Member, Members
-from plugin.core.swim import ANSWER_S, PROBE_S, STRAIN_MAX, STRAIN_S, VERDICT_S, AskHelper, Detector, PingPeer, Unheard
+from plugin.core.membership.members import Member, Members
+from plugin.core.membership.swim import (
+    ANSWER_S,
+    PROBE_S,
+    STRAIN_MAX,
+    STRAIN_S,
+    VERDICT_S,
+    AskHelper,
+    Detector,
+    PingPeer,
+    Unheard,
+)
 
 
 def member(number: int) -> Member:

@@ -5,12 +5,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from plugin.core import wire
-from plugin.core.codec import COUNTER_MAX
-from plugin.core.endpoints import STAMP_MAX, Endpoint
-from plugin.core.members import LinkNews, Member, MemberState
-from plugin.core.ring import Segment
-from plugin.core.wire import Kind
+from plugin.core.forwarding.endpoints import STAMP_MAX, Endpoint
+from plugin.core.ipam.ring import Segment
+from plugin.core.membership.members import LinkNews, Member, MemberState
+from plugin.core.messages import wire
+from plugin.core.messages.codec import COUNTER_MAX
+from plugin.core.messages.wire import Kind
 
 RANGE = IPv4Network("10.32.0.0/12")
 KEYS = wire.Keys("lab", RANGE, "vni=7", "secret")

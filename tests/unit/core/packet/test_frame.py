@@ -1,13 +1,11 @@
-"""Frames built by `plugin.core.frame_build` are read back; wrong ones end where and why they should."""
+"""Frames built by `plugin.core.packet.build` are read back; wrong ones end where and why they should."""
 
 import re
 from ipaddress import IPv4Address
 
 import pytest
 
-from plugin.core.checksum import Checksum, checksum_of
-from plugin.core.frame import NESTING_MAX, Packet, dissect
-from plugin.core.frame_build import (
+from plugin.core.packet.build import (
     build_arp_frame,
     build_echo,
     build_ethernet,
@@ -16,7 +14,9 @@ from plugin.core.frame_build import (
     build_udp,
     build_vxlan_frame,
 )
-from plugin.core.headers import (
+from plugin.core.packet.checksum import Checksum, checksum_of
+from plugin.core.packet.frame import NESTING_MAX, Packet, dissect
+from plugin.core.packet.headers import (
     BROADCAST_MAC,
     ETHERTYPE_IPV4,
     PROTOCOL_ICMP,
@@ -30,7 +30,7 @@ from plugin.core.headers import (
     mac_bytes,
     mac_text,
 )
-from plugin.core.sums import internet_checksum
+from plugin.core.packet.sums import internet_checksum
 
 POD_A, POD_B = IPv4Address("10.32.0.1"), IPv4Address("10.40.0.1")
 NODE_A, NODE_B = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")

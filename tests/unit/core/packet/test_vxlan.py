@@ -1,7 +1,7 @@
 import pytest
 
-from plugin.core import vxlan
 from plugin.core.errors import InputError
+from plugin.core.packet import vxlan
 
 
 def test_the_header_is_eight_bytes_with_the_i_flag_and_the_vni_in_the_upper_three_of_the_second_word() -> None:

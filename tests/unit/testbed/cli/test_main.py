@@ -9,7 +9,8 @@ import click
 import pytest
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import cli, up
+from testbed.cli import main as cli
+from testbed.life import up
 
 COMMANDS = ["up", "down", "status", "exec", "cli", "run", "deploy"]
 
@@ -124,7 +125,7 @@ def test_status_without_labs_is_an_empty_list(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(up.os, "geteuid", lambda: 0)
-    monkeypatch.setattr("testbed.state.RUN", tmp_path / "none")
+    monkeypatch.setattr("testbed.lab.state.RUN", tmp_path / "none")
     assert cli.main(["status", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"labs": []}
     assert cli.main(["status"]) == 0

@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import run_session as module
-from testbed.results import Status
-from testbed.run_command import run_command
-from testbed.run_session import Options, run_session
-from testbed.scenario import skipped
+from testbed.cli import session as module
+from testbed.cli.run import run_command
+from testbed.cli.session import Options, run_session
+from testbed.scenario.results import Status
+from testbed.scenario.runner import skipped
 
 TOPOLOGY = """
 name: small
@@ -62,7 +62,7 @@ class World:
     def run_scenarios(self, run: Any, scenarios: Any, *, results: list[Any], **_: Any) -> None:
         import msgspec
 
-        from testbed.results import ScenarioResult
+        from testbed.scenario.results import ScenarioResult
 
         self.happened.append("run")
         steps = tuple(

@@ -10,11 +10,12 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from plugin.core.errors import InputError
-from testbed import demo_stage, demo_steps
-from testbed.demo import demo_command
-from testbed.demo_cast import MARKERS, Cast, choose_cast
-from testbed.demo_show import Show
-from testbed.demo_stage import (
+from testbed.cli.demo import demo_command
+from testbed.demo import stage as demo_stage
+from testbed.demo import steps as demo_steps
+from testbed.demo.cast import MARKERS, Cast, choose_cast
+from testbed.demo.show import Show
+from testbed.demo.stage import (
     COLUMNS,
     DemoError,
     EndedByUserError,
@@ -26,8 +27,8 @@ from testbed.demo_stage import (
     keys_for,
     make_console,
 )
-from testbed.demo_texts import LESSONS
-from testbed.model import NodeSpec, PodSpec, Topology
+from testbed.demo.texts import LESSONS
+from testbed.topology.model import NodeSpec, PodSpec, Topology
 
 
 def topology(pods: dict[str, str]) -> Topology:

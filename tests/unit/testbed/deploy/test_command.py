@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import cli
+from testbed.cli import main as cli
 from testbed.deploy.record import RECORD_PATH
 from tests.support.tree import tree
 
@@ -196,7 +196,7 @@ def test_a_bad_name_is_refused_before_the_folder_is_looked_at(
 
 
 def test_the_parts_that_the_command_offers_are_those_there_are() -> None:
-    from testbed import cli_deploy
+    from testbed.cli import deploy as cli_deploy
     from testbed.deploy.node import PARTS
 
     assert cli_deploy._PARTS == PARTS

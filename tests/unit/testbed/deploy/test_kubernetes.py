@@ -11,15 +11,15 @@ from ruamel.yaml import YAML
 
 from plugin.agent.config import AgentConfig
 from plugin.core.errors import InputError
-from testbed import cli
-from testbed.cli import weavelab
-from testbed.cli_deploy import deploy as deploy_command
+from testbed.cli import main as cli
+from testbed.cli.deploy import deploy as deploy_command
+from testbed.cli.main import weavelab
 from testbed.deploy.kubernetes import manifest
 from testbed.deploy.node import AGENT_PATH
 from testbed.deploy.plan import CHAIN_PATH, CONFIG_PATH, PLUGIN_PATH
 from testbed.deploy.record import RECORD_PATH
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[3]
 VERSIONS = ["1.25", "1.31", str(kubernetes_validate.latest_version())]
 
 

@@ -14,8 +14,8 @@ from testbed.deploy import plan
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.plan import DeployFile, DeployPlan, parents, plan_deploy
 from testbed.deploy.transport import is_ours
-from testbed.model import Network, NodeSpec, Topology
-from testbed.underlay import plan_underlay
+from testbed.topology.model import Network, NodeSpec, Topology
+from testbed.topology.underlay import plan_underlay
 
 TOPOLOGY = Topology(
     name="two", network=Network(range="10.64.0.0/16", vni=7), nodes={"node1": NodeSpec(), "node2": NodeSpec()}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from plugin.core.errors import InputError, MissingError
-from testbed import cli
+from testbed.cli import main as cli
 from testbed.deploy import ssh
 from testbed.deploy.installer import install, plan_changes, read_record, tidy, uninstall
 from testbed.deploy.machine import Kind

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from plugin.core.errors import InputError
-from testbed.chaos_cuts import table_text
-from testbed.chaos_judge import Facts, judge, twice
-from testbed.chaos_plan import AGENT_FAULTS, GAP_S, SETTLE_S, Fault, plan_faults
-from testbed.chaos_pods import free_names
-from testbed.load import parse_topology
-from testbed.model import FAULT_KINDS, FaultKind
-from testbed.scenario import override_chaos
+from testbed.faults.cuts import table_text
+from testbed.faults.judge import Facts, judge, twice
+from testbed.faults.plan import AGENT_FAULTS, GAP_S, SETTLE_S, Fault, plan_faults
+from testbed.faults.pods import free_names
+from testbed.scenario.runner import override_chaos
+from testbed.topology.load import parse_topology
+from testbed.topology.model import FAULT_KINDS, FaultKind
 
 NODES = ["node1", "node2", "node3"]
 SEEDS = range(40)

@@ -15,10 +15,10 @@ from typing import TypeVar
 import pytest
 
 from plugin.cni import executable_bytes
-from testbed import cni_runtime
-from testbed.cni_conf import CniCallError, parse_network_list
-from testbed.cni_runtime import CniRuntime, Sandbox, container_id
-from testbed.space import Completed, Space
+from testbed.kubelet import cni_runtime
+from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
+from testbed.machine.space import Completed, Space
+from testbed.topology.cni_conf import CniCallError, parse_network_list
 
 T = TypeVar("T")
 SANDBOX = Sandbox(pod="red", container_id=container_id("lab", "one", "red", "1"), netns="/run/netns/red")

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from testbed.cri import cri_pb2 as pb
-from testbed.cri.client import CriError, PortMapping, RuntimeClient, SandboxConfig
+from testbed.kubelet.cri import cri_pb2 as pb
+from testbed.kubelet.cri.client import CriError, PortMapping, RuntimeClient, SandboxConfig
+from tests.support.project import ROOT
 
 CONFIG = SandboxConfig(
     name="web",
@@ -262,11 +263,11 @@ def test_a_call_after_the_end_is_an_error_of_ours(runtime: FakeRuntime, client: 
 
 def test_the_generated_messages_are_those_of_the_proto_file(tmp_path: Path) -> None:
     protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed (make setup)")
-    project = Path(__file__).parents[3]
+    project = ROOT
     code = protoc.main(
-        ["", f"-I{project}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "testbed/cri/cri.proto"]
+        ["", f"-I{project}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", "testbed/kubelet/cri/cri.proto"]
     )
     assert code == 0
     for name in ("cri_pb2.py", "cri_pb2.pyi"):
-        made = (tmp_path / "testbed/cri" / name).read_text()
-        assert made == (project / "testbed/cri" / name).read_text(), "run `make proto`"
+        made = (tmp_path / "testbed/kubelet/cri" / name).read_text()
+        assert made == (project / "testbed/kubelet/cri" / name).read_text(), "run `make proto`"

@@ -11,15 +11,16 @@ import msgspec
 import pytest
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import cgroups, runtime_tools
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.plan import plan_deploy
-from testbed.deploy.runtime import RUNTIME_CONFIG_PATH, with_runtime
-from testbed.image import IMAGE, build_image
-from testbed.load import parse_topology
-from testbed.model import Topology
-from testbed.mounts import Mount
-from testbed.underlay import plan_underlay
+from testbed.kubelet import needs as runtime_tools
+from testbed.kubelet.image import IMAGE, build_image
+from testbed.kubelet.plan import RUNTIME_CONFIG_PATH, with_runtime
+from testbed.nodes import cgroups
+from testbed.nodes.mounts import Mount
+from testbed.topology.load import parse_topology
+from testbed.topology.model import Topology
+from testbed.topology.underlay import plan_underlay
 
 TEXT = "name: lab\nkubelet: containerd\nnodes: {node1: {}}\npods:\n  web: {node: node1, ports: [{host: 80, container: 8080}]}\n"
 

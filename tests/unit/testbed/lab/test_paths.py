@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from plugin.core.errors import InputError
-from testbed import paths, up
-from testbed.model import NodeSpec, Topology
+from testbed.lab import paths
+from testbed.life import up
+from testbed.topology.model import NodeSpec, Topology
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [("", "/run/weavelab"), ("/a/b", "/a/b"), ("labs", str(Path.cwd() / "labs"))]
 )
 def test_the_run_directory_is_absolute(value: str, expected: str) -> None:
-    program = "from testbed.paths import RUN; print(RUN)"
+    program = "from testbed.lab.paths import RUN; print(RUN)"
     environment = {"WEAVELAB_RUN": value, "PYTHONPATH": str(Path(paths.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=30

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from plugin.core.errors import CheckError, InputError, MissingError
-from testbed import paths, processes, state
-from testbed.model import NodeSpec, PodSpec, Topology
-from testbed.paths import LabPaths
+from testbed.lab import paths, state
+from testbed.lab.paths import LabPaths
+from testbed.machine import processes
+from testbed.topology.model import NodeSpec, PodSpec, Topology
 
 TOPOLOGY = Topology(name="two", nodes={"node1": NodeSpec(), "node2": NodeSpec()}, pods={"red": PodSpec(node="node1")})
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from testbed import interrupts
-from testbed.interrupts import InterruptedBySignalError
+from testbed.machine import interrupts
+from testbed.machine.interrupts import InterruptedBySignalError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

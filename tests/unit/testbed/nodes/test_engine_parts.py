@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from testbed import processes
-from testbed.agent_api import AgentError, get
-from testbed.mounts import Mount, mount_table
-from testbed.nodespace import concealed, hosts_file, needed_paths
-from testbed.processes import ProcessId
+from testbed.lab.agent_api import AgentError, get
+from testbed.machine import processes
+from testbed.machine.processes import ProcessId
+from testbed.nodes.mounts import Mount, mount_table
+from testbed.nodes.nodespace import concealed, hosts_file, needed_paths
+from tests.support.project import ROOT
 
 POINTS = [Path("/"), Path("/run"), Path("/opt/tools"), Path("/var/lib/docker"), Path("/etc/resolv.conf")]
 
@@ -42,7 +43,7 @@ def test_only_the_outermost_of_concealed_paths_is_bound_back() -> None:
 
 def test_our_code_and_interpreter_are_among_what_an_agent_needs() -> None:
     needed = needed_paths()
-    assert Path(__file__).resolve().parents[3] in needed
+    assert ROOT in needed
     assert all(path.is_absolute() and path != Path("/") for path in needed)
 
 

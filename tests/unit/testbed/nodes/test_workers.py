@@ -13,10 +13,9 @@ import pytest
 
 from plugin.core.errors import CheckError, MissingError
 from plugin.link.netlink import NetlinkError
-from testbed import workers
-from testbed.workers import run_forked
-
-PROJECT = Path(__file__).parents[3]
+from testbed.nodes import workers
+from testbed.nodes.workers import run_forked
+from tests.support.project import ROOT
 
 
 def gone(pid: int) -> bool:
@@ -123,13 +122,13 @@ def test_an_interruption_ends_all_jobs(tmp_path: Path) -> None:
 def test_no_job_outlives_a_killed_parent(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, signal
-        from testbed.workers import run_forked
+        from testbed.nodes.workers import run_forked
         def job(done):
             print(os.getpid(), flush=True)
             signal.pause()
         run_forked([job])
     """)
-    with subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         parent.kill()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from testbed.machine.space import Space
 from testbed.probes.command import Processes, StoppedError, describe_end, exec_argv
-from testbed.space import Space
 
 HERE = Space("here", net=Path("/proc/self/ns/net"))
 

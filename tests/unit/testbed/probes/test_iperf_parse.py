@@ -1,14 +1,14 @@
 """iperf3's JSON, as 3.12 printed it in hand-made namespaces, and what we read in it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
+from testbed.machine.space import Completed
 from testbed.probes.iperf import Transfer, client_argv, describe_iperf, format_rate, parse_iperf, server_argv
-from testbed.space import Completed
+from tests.support.project import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "report"
+OUTPUTS = GOLDEN / "report"
 
 
 def completed(stdout: str, *, stderr: str = "", returncode: int = 0, timed_out: bool = False) -> Completed:
@@ -20,7 +20,7 @@ def error(text: str) -> str:
 
 
 def test_tcp_gives_goodput_at_the_receiver_and_retransmits() -> None:
-    result = parse_iperf(completed((GOLDEN / "iperf3-3.12-tcp.json").read_text()))
+    result = parse_iperf(completed((OUTPUTS / "iperf3-3.12-tcp.json").read_text()))
     assert result.error == ""
     assert result.mbit == pytest.approx(11574.46, abs=0.01)
     assert result.retransmits == 473
@@ -29,14 +29,14 @@ def test_tcp_gives_goodput_at_the_receiver_and_retransmits() -> None:
 
 
 def test_udp_gives_loss_and_jitter_and_no_retransmits() -> None:
-    result = parse_iperf(completed((GOLDEN / "iperf3-3.12-udp.json").read_text()))
+    result = parse_iperf(completed((OUTPUTS / "iperf3-3.12-udp.json").read_text()))
     assert result.mbit == pytest.approx(49.96, abs=0.01)
     assert (result.retransmits, result.loss_percent) == (None, 0.0)
     assert describe_iperf(result) == "50 Mbit/s, 0 % lost, jitter 0.0072 ms"
 
 
 def test_udp_goodput_is_what_arrived() -> None:
-    document = json.loads((GOLDEN / "iperf3-3.12-udp.json").read_text())
+    document = json.loads((OUTPUTS / "iperf3-3.12-udp.json").read_text())
     document["end"]["sum"]["lost_percent"] = 25
     assert parse_iperf(completed(json.dumps(document))).mbit == pytest.approx(37.47, abs=0.01)
 

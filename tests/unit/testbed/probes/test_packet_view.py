@@ -1,7 +1,7 @@
 """The views of golden packets, byte for byte, and what must hold for every view.
 
 tests/golden/packets/NAME.hex holds the frame (comments say where it comes from), NAME.txt what a person sees of it.
-After a wanted change: WEAVELAB_GOLDEN=write pytest tests/unit/testbed/test_packet_view.py, then read the difference.
+After a wanted change: WEAVELAB_GOLDEN=write pytest tests/unit/testbed/probes/test_packet_view.py, then read the difference.
 """
 
 import json
@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.frame import Packet, dissect
-from testbed.packet_view import COLUMNS, describe, headline, render, render_hex
+from plugin.core.packet.frame import Packet, dissect
+from testbed.probes.packet_view import COLUMNS, describe, headline, render, render_hex
+from tests.support.project import GOLDEN
 
-FOLDER = Path(__file__).parents[2] / "golden" / "packets"
+FOLDER = GOLDEN / "packets"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.hex"))
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from plugin.core.frame import dissect
-from plugin.core.frame_build import (
+from plugin.core.packet.build import (
     build_arp_frame,
     build_ethernet,
     build_ipv4,
@@ -16,7 +15,8 @@ from plugin.core.frame_build import (
     build_udp,
     build_vxlan_frame,
 )
-from plugin.core.headers import ETHERTYPE_IPV4, PROTOCOL_UDP
+from plugin.core.packet.frame import dissect
+from plugin.core.packet.headers import ETHERTYPE_IPV4, PROTOCOL_UDP
 from testbed.probes.capture import CapturedFrame, Direction
 from testbed.probes.wire import MARKER_BYTES, PodFacts, WireFacts, WireVerdict, judge_wire, marker_of
 

@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from plugin.core.errors import InputError
-from testbed.report import files
+from testbed.machine import files
 from testbed.report.json_report import json_report, read_report
 from testbed.report.junit import junit_report
-from testbed.results import Problem, RunResult, Status, StepResult, worst
+from testbed.scenario.results import Problem, RunResult, Status, StepResult, worst
+from tests.support.project import GOLDEN, ROOT
 
-SAMPLE = Path(__file__).parents[2] / "golden" / "report" / "sample.json"
+SAMPLE = GOLDEN / "report" / "sample.json"
 COUNTS = ("tests", "failures", "errors", "skipped")
 
 
@@ -41,7 +42,7 @@ def test_every_documented_kind_of_evidence_is_in_the_sample(sample: RunResult) -
 
 
 def test_every_key_of_the_json_report_is_in_its_documentation(sample: RunResult) -> None:
-    document = (Path(__file__).parents[3] / "docs" / "reference" / "report.md").read_text()
+    document = (ROOT / "docs" / "reference" / "report.md").read_text()
     keys = set(re.findall(r'^\s*"(\w+)":', json_report(sample), re.MULTILINE))
     data = {"weavelab", "kernel", "system", "Python", "CPUs", "ping", "iperf3"}  # names of environment entries
     fields = {"source", "destination", "type", "TTL", "protocol", "checksum", "flags", "VNI", "length"}

@@ -2,7 +2,6 @@
 
 import io
 from html.parser import HTMLParser
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,7 +11,7 @@ from testbed.report.html import bars, headline, html_report, matrix, times
 from testbed.report.json_report import read_report
 from testbed.report.picture import lab_picture
 from testbed.report.terminal import TerminalListener, make_console, plain_line, print_summary, summary_line
-from testbed.results import (
+from testbed.scenario.results import (
     Counts,
     IperfEvidence,
     LabView,
@@ -24,8 +23,9 @@ from testbed.results import (
     SegmentView,
     Status,
 )
+from tests.support.project import GOLDEN
 
-SAMPLE = Path(__file__).parents[2] / "golden" / "report" / "sample.json"
+SAMPLE = GOLDEN / "report" / "sample.json"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from plugin.core.errors import InputError
-from testbed.load import parse_topology
+from testbed.machine.space import Completed, Space
 from testbed.probes.command import StoppedError
-from testbed.results import CommandEvidence, IperfEvidence, PingEvidence, Status
-from testbed.scenario import choose_scenarios, run_scenarios, run_step
-from testbed.scenario_iperf import base_nodes
-from testbed.scenario_members import member
-from testbed.scenario_run import Run
-from testbed.space import Completed, Space
+from testbed.scenario.attempt import Run
+from testbed.scenario.members import member
+from testbed.scenario.results import CommandEvidence, IperfEvidence, PingEvidence, Status
+from testbed.scenario.runner import choose_scenarios, run_scenarios, run_step
+from testbed.scenario.steps.iperf import base_nodes
+from testbed.topology.load import parse_topology
 
 TOPOLOGY = """
 name: small
@@ -342,8 +342,8 @@ def test_a_lab_of_one_node_has_no_underlay_to_compare_with() -> None:
 
 
 def test_iperf_is_compared_with_an_underlay_that_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from testbed import scenario_iperf
     from testbed.probes.iperf import IperfResult, Measured
+    from testbed.scenario.steps import iperf as scenario_iperf
 
     measured: list[str] = []
 
@@ -373,8 +373,8 @@ def test_iperf_is_compared_with_an_underlay_that_is_measured_once(monkeypatch: p
 
 
 def test_an_iperf_that_is_faster_than_its_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from testbed import scenario_iperf
     from testbed.probes.iperf import IperfResult, Measured
+    from testbed.scenario.steps import iperf as scenario_iperf
 
     found = IperfResult(mbit=12.0, seconds=1, retransmits=0)
     measured = Measured(result=found, argv=("iperf3",), output="{}")

@@ -1,19 +1,17 @@
 """What a pod of a topology asks for, in the words in which a runtime passes it on, and how `weavelab status` shows it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from testbed.cni_conf import UNSTATED_BURST_BITS, capabilities_of, port_mapping, rate_bits
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.plan import plan_deploy
-from testbed.lab_status import print_tables
-from testbed.load import load_topology
-from testbed.model import BandwidthSpec, PodSpec, PortSpec
-from testbed.underlay import plan_underlay
-
-ROOT = Path(__file__).parents[3]
+from testbed.lab.status import print_tables
+from testbed.topology.cni_conf import UNSTATED_BURST_BITS, capabilities_of, port_mapping, rate_bits
+from testbed.topology.load import load_topology
+from testbed.topology.model import BandwidthSpec, PodSpec, PortSpec
+from testbed.topology.underlay import plan_underlay
+from tests.support.project import ROOT
 
 
 @pytest.mark.parametrize(

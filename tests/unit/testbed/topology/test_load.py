@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from plugin.core.errors import InputError
-from testbed.load import PROBLEMS_SHOWN_MAX, TopologyError, load_topology, parse_topology
-from testbed.model import KINDS, schema
-from testbed.underlay import plan_underlay
+from testbed.topology.load import PROBLEMS_SHOWN_MAX, TopologyError, load_topology, parse_topology
+from testbed.topology.model import KINDS, schema
+from testbed.topology.underlay import plan_underlay
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "topologies").glob("*.yaml"))
 BAD = sorted((ROOT / "tests/golden/topologies").glob("*.yaml"))
 EXPECTED = "#! "

@@ -1,15 +1,26 @@
 """The types of a topology file, the schema made from them, and what names in steps stand for."""
 
 import json
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from testbed.load import parse_topology
-from testbed.model import KINDS, Exec, Iperf, Pair, Ping, Step, Topology, Wire, expand, pairs, schema, schema_text
-
-ROOT = Path(__file__).parents[3]
+from testbed.topology.load import parse_topology
+from testbed.topology.model import (
+    KINDS,
+    Exec,
+    Iperf,
+    Pair,
+    Ping,
+    Step,
+    Topology,
+    Wire,
+    expand,
+    pairs,
+    schema,
+    schema_text,
+)
+from tests.support.project import ROOT
 
 
 def lab() -> Topology:
@@ -26,7 +37,7 @@ pods: {red: {node: node1}, green: {node: node1}, blue: {node: node2}}
 def test_the_published_schema_is_the_one_the_types_make() -> None:
     published = json.loads((ROOT / "topologies/schema.json").read_text())
     assert published == json.loads(schema_text()), (
-        "topologies/schema.json is out of date: python -m testbed.model > topologies/schema.json"
+        "topologies/schema.json is out of date: python -m testbed.topology.model > topologies/schema.json"
     )
 
 

@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from testbed.load import parse_topology
-from testbed.underlay import Host, UnderlayPlan, plan_underlay
+from testbed.topology.load import parse_topology
+from testbed.topology.underlay import Host, UnderlayPlan, plan_underlay
 
 OUTSIDE_ADDRESS = IPv4Address("198.51.100.1")
 HOPS_MAX = 64
