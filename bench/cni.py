@@ -22,8 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
-from plugin.cni import TYPE, executable_bytes
 from plugin.core.errors import CheckError, MissingError
+from plugin.executables import PLUGIN_TYPE, plugin_executable
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
 from testbed.deploy.interpreter import plugin_interpreter
@@ -295,9 +295,9 @@ def weavelab(folder: Path) -> Iterator[Weavelab]:
     Raises:
         CheckError: The agent does not start.
     """
-    program = folder / "bin" / TYPE
+    program = folder / "bin" / PLUGIN_TYPE
     program.parent.mkdir()
-    program.write_bytes(executable_bytes(str(plugin_interpreter())))
+    program.write_bytes(plugin_executable(str(plugin_interpreter())))
     program.chmod(0o755)
     socket = folder / "weave.sock"
     config = {
@@ -306,7 +306,7 @@ def weavelab(folder: Path) -> Iterator[Weavelab]:
     }  # fmt: skip
     (folder / "agent.json").write_text(json.dumps(config))
     env = {"WEAVE_SOCKET": str(socket), "WEAVE_DEL_QUEUE": str(folder / "state" / "del-queue")}
-    conf = {"cniVersion": CNI_VERSION, "name": "weave", "type": TYPE, "mtu": MTU, "hairpinMode": True}
+    conf = {"cniVersion": CNI_VERSION, "name": "weave", "type": PLUGIN_TYPE, "mtu": MTU, "hairpinMode": True}
     with _node(OURS) as node:
         log = folder / "agent.log"
         with log.open("wb") as said:

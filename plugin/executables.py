@@ -1,4 +1,8 @@
-"""Programs that stand alone on a node: one file each, whose first line names its interpreter absolutely."""
+"""Programs that stand alone on a node: one file each, whose first line names its interpreter absolutely.
+
+`plugin_executable` makes `weave-net`, which runtimes call; `tool_executable` makes `weave`, which people call. Their
+sources are read here as text and imported by nobody.
+"""
 
 import binascii
 import marshal
@@ -6,8 +10,37 @@ from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Final
 
+PLUGIN_TYPE: Final = "weave-net"
+"""The `type` of the plugin in a configuration, which is also its file name in CNI_PATH."""
+
+_FOLDER: Final = Path(__file__).parent
+_RULE: Final = b"# " + b"-" * 98 + b"\n"
+_SLOW_BEGIN: Final = _RULE + b"# The slow way."
+_SLOW_END: Final = b'if __name__ == "__main__":\n'
+_PLACE: Final = b'SLOW_WAY = ""\n'
 _SHEBANG_BYTES_MAX: Final = 127
 """What Linux reads of a first line at least in every supported version (include/uapi/linux/binfmts.h)."""
+
+
+def plugin_executable(interpreter: str) -> bytes:
+    """The text of `weave-net` for a node, from plugin/cni; arguments and errors as those of `stamped`.
+
+    It is compiled already. The parts that an ordinary call does not need are one string in it, which is compiled when
+    one of them is called: the less there is to load at every start, the better.
+    """
+    source = _FOLDER / "cni" / "weave_net.py"
+    fast, slow = stamped(source, interpreter).split(_SLOW_BEGIN)
+    slow, end = slow.split(_SLOW_END)
+    # A `from __future__` line has to come first.
+    slow = source.with_name("delegation.py").read_bytes() + b"\n" + _SLOW_BEGIN + slow
+    assert b"'''" not in slow, "it would end the string early"
+    text = fast.replace(_PLACE, b"SLOW_WAY = r'''" + slow + b"'''\n") + _SLOW_END + end
+    return precompiled(text, source.name)
+
+
+def tool_executable(interpreter: str) -> bytes:
+    """The text of `weave` for a node, from plugin/tool; arguments and errors as those of `stamped`."""
+    return stamped(_FOLDER / "tool" / "weave.py", interpreter)
 
 
 def stamped(source: Path, interpreter: str) -> bytes:

@@ -1,6 +1,6 @@
 """The part of `weave-net` that asks another IPAM plugin (`ipam.type`), as libcni's package invoke does.
 
-The deployer puts this text into the executable as a string (plugin.cni.executable_bytes): only a call that the agent
+The deployer puts this text into the executable as a string (plugin.executables): only a call that the agent
 answers with a plan pays for compiling it, and it runs among the executable's own names. It has to be this process that
 runs the plugin, and not the agent: here are the runtime's namespaces, its environment and its standard error, and
 nobody else waits. Why, and what follows: docs/adr/0024-delegated-ipam.md.

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -ISE
-# ^ the deployer puts the absolute path of an interpreter there (plugin.cni.executable_bytes)
+# ^ the deployer puts the absolute path of an interpreter there (plugin.executables)
 # ruff: noqa: PLC0415 - modules that only the slow way needs are imported there: see the docstring
 """weave-net: the CNI plugin that a container runtime executes for every pod. THE LIFE OF A CNI ADD, read downwards.
 
@@ -42,7 +42,7 @@ ANSWER_S = {b"ADD": 30.0, b"DEL": 10.0, b"CHECK": 10.0, b"GC": 30.0, b"STATUS": 
 
 
 # On a node the text of "The slow way" and of plugin/cni/delegation.py stands here and nowhere else
-# (plugin.cni.executable_bytes): a string costs nothing, while compiling that much Python takes milliseconds.
+# (plugin.executables): a string costs nothing, while compiling that much Python takes milliseconds.
 SLOW_WAY = ""
 
 

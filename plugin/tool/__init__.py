@@ -1,10 +1,4 @@
-"""The command `weave` of a node: what a person asks the agent, and has it do."""
+"""The command `weave` of a node: what a person asks the agent, and has it do. One file, standard library only.
 
-from pathlib import Path
-
-from plugin.executables import stamped
-
-
-def executable_bytes(interpreter: str) -> bytes:
-    """The text of `weave` for a node; see `plugin.executables.stamped`."""
-    return stamped(Path(__file__).with_name("weave.py"), interpreter)
+It shows what the agent answers and decides nothing. `plugin.executables` makes a program of it; nothing imports it.
+"""

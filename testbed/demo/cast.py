@@ -11,7 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed.kubelet.kubelet import PodWanted, kubelet_of
+from testbed.kubelet.choice import kubelet_of
+from testbed.kubelet.kubelet import PodWanted
 from testbed.lab import state
 from testbed.lab.running import Lab, LabPod
 from testbed.lab.state import PodRecord

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import plugin
-from plugin.cni import executable_bytes
 from plugin.core.errors import InputError
-from plugin.tool import executable_bytes as tool_bytes
+from plugin.executables import plugin_executable, tool_executable
 from testbed.machine.checkout import TEMPLATES
 from testbed.topology.model import Topology
 from testbed.topology.underlay import UnderlayPlan
@@ -112,7 +111,7 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
 
 def plugin_file(interpreter: Path) -> DeployFile:
     """The executable that container runtimes call."""
-    content = executable_bytes(str(interpreter))
+    content = plugin_executable(str(interpreter))
     return DeployFile(path=PLUGIN_PATH, content=content, mark=b"weave-net", mode=0o755)
 
 
@@ -123,7 +122,7 @@ def chain_file() -> DeployFile:
 
 def tool_file(interpreter: Path, folder: str) -> DeployFile:
     """The command `weave`, in a folder of the node."""
-    content = tool_bytes(str(interpreter))
+    content = tool_executable(str(interpreter))
     return DeployFile(path=f"{folder}/weave", content=content, mark=b"weave: ask this node", mode=0o755)
 
 

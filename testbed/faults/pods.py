@@ -20,7 +20,8 @@ import msgspec
 from plugin.core.cni.request import NO_ADDRESS
 from plugin.core.errors import CheckError, WeaveError
 from testbed.faults.judge import twice
-from testbed.kubelet.kubelet import Kubelet, PodWanted, kubelet_of
+from testbed.kubelet.choice import kubelet_of
+from testbed.kubelet.kubelet import Kubelet, PodWanted
 from testbed.lab import state
 from testbed.lab.running import Lab
 from testbed.machine import processes

@@ -74,18 +74,6 @@ class Kubelet(Protocol):
         """
 
 
-def kubelet_of(paths: LabPaths, topology: Topology, node: str) -> Kubelet:
-    """The kubelet of a node, of the kind that the topology asks for."""
-    # Imported here: they need this module, and gRPC is loaded only by labs that use it.
-    if topology.kubelet == "containerd":
-        from testbed.kubelet.containerd import ContainerdKubelet  # noqa: PLC0415
-
-        return ContainerdKubelet(paths, node)
-    from testbed.kubelet.emulated import EmulatedKubelet  # noqa: PLC0415
-
-    return EmulatedKubelet(paths, node)
-
-
 def wanted(topology: Topology, pod: str, *, attempt: int = 0) -> PodWanted:
     """A pod of the topology, to be run."""
     return PodWanted(pod, topology.pods[pod], attempt=attempt)

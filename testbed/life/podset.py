@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, Final
 
-from testbed.kubelet.kubelet import kubelet_of, wanted
+from testbed.kubelet.choice import kubelet_of
+from testbed.kubelet.kubelet import wanted
 from testbed.lab.paths import LabPaths
 from testbed.lab.progress import Progress
 from testbed.lab.state import PodRecord

@@ -14,7 +14,7 @@ from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.local import LocalTransport
 from testbed.deploy.plan import DeployPlan, plan_deploy
 from testbed.deploy.transport import deploy
-from testbed.kubelet import needs as runtime_tools
+from testbed.kubelet import needs
 from testbed.kubelet.plan import with_runtime
 from testbed.lab import state
 from testbed.lab.paths import LabPaths
@@ -64,7 +64,7 @@ def bring_up(
     """
     check_machine()
     check_no_chroot()
-    runtime_tools.check_machine(topology)
+    needs.check_machine(topology)
     progress = progress or Silent()
     paths = LabPaths(name or topology.name)
     with state.locked(paths, create=True), interrupts.raised() as signals:
@@ -209,14 +209,14 @@ class _Build:
         """A containerd on each node, where the topology asks for one, and its image."""
         if self.topology.kubelet != "containerd":
             return
-        from testbed.kubelet import daemon as containerd  # noqa: PLC0415 - gRPC is loaded only by labs that use it
+        from testbed.kubelet import daemon  # noqa: PLC0415 - gRPC is loaded only by labs that use it
 
         self.announce("runtimes")
         self.progress.phase("runtimes", len(self.topology.nodes))
-        started = containerd.start(self.paths, plans)
+        started = daemon.start(self.paths, plans)
         self.state = msgspec.structs.replace(self.state, processes=(*self.state.processes, *started))
         state.write(self.paths, self.state)
-        containerd.prepare(self.paths, started, done=self.progress.advance_to)
+        daemon.prepare(self.paths, started, done=self.progress.advance_to)
 
     def attach_pods(self) -> None:
         """Every pod: a sandbox, then the CNI chain of its node."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from plugin.cni import executable_bytes
+from plugin.executables import plugin_executable
 from plugin.link.shaping import observe_bandwidth
 from testbed.kubelet.cni_runtime import CniRuntime, Sandbox
 from testbed.machine.space import Space, call, run
@@ -57,7 +57,7 @@ def runtime(cluster: Cluster, *plugins: dict[str, Any]) -> CniRuntime:
     (folder / "bin").mkdir(parents=True)
     (folder / "conf").mkdir()
     program, start = folder / "weave-net", folder / "bin" / "weave-net"
-    program.write_bytes(executable_bytes(os.path.realpath(sys.executable)))
+    program.write_bytes(plugin_executable(os.path.realpath(sys.executable)))
     start.write_text(f"#!/bin/sh\nWEAVE_SOCKET={cluster.tmp}/d1/weave.sock exec {program}\n")
     for path in (program, start):
         path.chmod(0o755)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from plugin import cni as cni_package
-from plugin.cni import executable_bytes
 from plugin.core.cni.request import VERSIONS, CniError, parse_request, queue_name
+from plugin.executables import plugin_executable
 
 ID = "0123456789abcdef" * 4
 CONFIG = b'{"cniVersion": "1.0.0", "name": "weave", "type": "weave-net"}'
@@ -95,7 +95,7 @@ class Weave:
 @pytest.fixture
 def weave(tmp_path: Path) -> Weave:
     program = tmp_path / "weave-net"
-    program.write_bytes(executable_bytes(os.path.realpath(sys.executable)))
+    program.write_bytes(plugin_executable(os.path.realpath(sys.executable)))
     program.chmod(0o755)
     return Weave(tmp_path, program)
 
@@ -674,11 +674,11 @@ def test_an_add_imports_nothing_but_what_the_interpreter_is_built_of(weave: Weav
 @pytest.mark.parametrize("interpreter", ["python3", "/usr/bin/env python3", "/" + "x" * 130])
 def test_an_interpreter_that_cannot_stand_in_the_first_line_is_refused(interpreter: str) -> None:
     with pytest.raises(ValueError, match="interpreter"):
-        executable_bytes(interpreter)
+        plugin_executable(interpreter)
 
 
 def test_the_deployed_file_names_its_interpreter_and_holds_the_whole_source() -> None:
-    first, *rest = executable_bytes("/opt/py/bin/python3.13").splitlines(keepends=True)
+    first, *rest = plugin_executable("/opt/py/bin/python3.13").splitlines(keepends=True)
     assert first == b"#!/opt/py/bin/python3.13 -ISE\n"
     source = b"".join(line[2:] for line in rest if line.startswith(b"#|"))
     for name in ("weave_net.py", "delegation.py"):

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugin.cni import executable_bytes
 from plugin.core.cni.request import VERSIONS
+from plugin.executables import plugin_executable
 from tests.support.cluster import Cluster
 from tests.support.runtime import Ran, Runtime
 
@@ -58,7 +58,7 @@ stdins = st.one_of(
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "weave-net"
-    path.write_bytes(executable_bytes(os.path.realpath(sys.executable)))
+    path.write_bytes(plugin_executable(os.path.realpath(sys.executable)))
     path.chmod(0o755)
     return path
 

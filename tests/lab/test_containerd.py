@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from plugin.core.errors import MissingError
-from testbed.kubelet import needs as runtime_tools
+from testbed.kubelet import needs
 from testbed.nodes import cgroups
 from testbed.topology.load import load_topology
 from tests.support.project import ROOT
@@ -33,7 +33,7 @@ IMAGE = "localhost/weavelab/busybox:1"
 def absent() -> str:
     """Why this machine cannot run these tests, or the empty string."""
     try:
-        runtime_tools.check_machine(load_topology(TOPOLOGY))
+        needs.check_machine(load_topology(TOPOLOGY))
     except MissingError as error:
         return error.message
     return ""
@@ -303,7 +303,7 @@ def test_a_frozen_container_does_not_keep_a_lab_from_going_down(tmp_path: Path) 
 
 
 def test_a_machine_without_containerd_says_so_and_does_the_rest() -> None:
-    hide = f'mount --bind /dev/null {runtime_tools.program("containerd")} && exec "$@"'
+    hide = f'mount --bind /dev/null {needs.program("containerd")} && exec "$@"'
 
     def without(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -319,7 +319,7 @@ def test_a_machine_without_containerd_says_so_and_does_the_rest() -> None:
     done = without("up", str(TOPOLOGY), "--name", f"{LAB}n")
     assert done.returncode == 3
     assert "error: `kubelet: containerd` wants containerd on this machine, found no such program" in done.stderr
-    assert f"hint: apt-get install {runtime_tools.PACKAGES}" in done.stderr
+    assert f"hint: apt-get install {needs.PACKAGES}" in done.stderr
     assert not (RUN / f"{LAB}n").exists()
     ran = without("run", "same-node", "--topology", "topologies/single-node.yaml", "--name", f"{LAB}n")
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from plugin.cni import executable_bytes
+from plugin.executables import plugin_executable
 from plugin.link import netns
 from plugin.link.netlink import Link
 from testbed.machine.space import Space, run
@@ -62,7 +62,7 @@ class Runtime:
         self.bin = self.folder / "bin"
         self.bin.mkdir(parents=True)
         self.path = f"{self.bin}:{DEBIAN_PLUGINS}"
-        first, *rest = executable_bytes(os.path.realpath(sys.executable)).splitlines(keepends=True)
+        first, *rest = plugin_executable(os.path.realpath(sys.executable)).splitlines(keepends=True)
         # Its source, since what is compiled cannot be given other paths, and a chain's runtime sets the environment.
         text = first + b"".join(line[2:] for line in rest if line.startswith(b"#|"))
         text = text.replace(b"/run/weave/weave.sock", str(self.folder / "weave.sock").encode())

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from plugin.agent.store import Store
-from plugin.cni import executable_bytes
 from plugin.core.ipam.allocator import EXPOSE
+from plugin.executables import plugin_executable
 from plugin.link import netns
 from plugin.link.pods import MAC_PREFIX
 from testbed.machine.space import run
@@ -79,7 +79,7 @@ class Runtime:
         self.cluster, self.number = cluster, number
         self.program = cluster.tmp / f"bin{number}" / "weave-net"
         self.program.parent.mkdir(exist_ok=True)
-        self.program.write_bytes(executable_bytes(os.path.realpath(sys.executable)))
+        self.program.write_bytes(plugin_executable(os.path.realpath(sys.executable)))
         self.program.chmod(0o755)
         self.directory = cluster.tmp / f"d{number}"
         self.env = {

@@ -15,11 +15,11 @@ from typing import Final
 from plugin.core.errors import CheckError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
-from testbed.faults import cuts as chaos_cuts
+from testbed.faults import cuts
 from testbed.faults.chaos import Chaos
 from testbed.faults.judge import Facts, judge
 from testbed.faults.plan import plan_faults
-from testbed.lab import status as lab_status
+from testbed.lab import status
 from testbed.lab.running import Lab
 from testbed.life.agents import log_tail
 from testbed.machine import interrupts
@@ -73,7 +73,7 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
 
 def _attempt(run: Run, step: Step) -> Attempt:
     action = _action(step)
-    chaos_cuts.drop_all(node.space for node in run.lab.nodes.values())  # what a killed command may have left
+    cuts.drop_all(node.space for node in run.lab.nodes.values())  # what a killed command may have left
     base = _baseline(run, step)
     chaos = Chaos(
         run.lab,
@@ -138,7 +138,7 @@ def _observe(lab: Lab, churned: Iterable[_Pod], held: dict[str, int]) -> Facts:
     for name, node in lab.nodes.items():
         address = node.bridge_address
         addresses[f"the switch of {name}"] = "" if address is None else str(address)
-    (observed,) = lab_status.observe(lab.name)
+    (observed,) = status.observe(lab.name)
     return Facts(lab=observed, addresses=addresses, given={pod.name: pod.address for pod in pods}, held=held)
 
 

@@ -13,7 +13,8 @@ import msgspec
 from plugin.core.errors import CheckError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
-from testbed.kubelet.kubelet import REMOVE_S, kubelet_of, wanted
+from testbed.kubelet.choice import kubelet_of
+from testbed.kubelet.kubelet import REMOVE_S, wanted
 from testbed.lab import state
 from testbed.lab.running import Lab
 from testbed.scenario.attempt import Attempt, Run

@@ -14,9 +14,9 @@ from typing import Self
 
 import pytest
 
-from plugin.cni import executable_bytes
 from plugin.core.cni.request import Attached, parse_request, result_json
 from plugin.core.errors import CheckError
+from plugin.executables import plugin_executable
 from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
 from testbed.machine.space import Space, call
 from testbed.topology.cni_conf import CniCallError
@@ -51,7 +51,7 @@ def node() -> Iterator[Space]:
 def runtime(node: Space) -> CniRuntime:
     def deploy() -> None:
         program = Path("/run/bin/weave-net")
-        program.write_bytes(executable_bytes(os.path.realpath(sys.executable)))
+        program.write_bytes(plugin_executable(os.path.realpath(sys.executable)))
         program.chmod(0o755)
         conflist = {"cniVersion": "1.0.0", "name": "weave", "plugins": [{"type": "weave-net"}]}
         Path("/run/cni/10-weave.conflist").write_text(json.dumps(conflist))

@@ -271,7 +271,7 @@ cat >/dev/null
 echo '{"cniVersion": "1.0.0", "code": 11, "msg": "no address left", "details": "the range is full"}'
 exit 1
 """
-    monkeypatch.setattr(deploy_plan, "executable_bytes", lambda _interpreter: plugin.encode())
+    monkeypatch.setattr(deploy_plan, "plugin_executable", lambda _interpreter: plugin.encode())
     with pytest.raises(CniCallError, match="ADD of pod red failed: plugin weave-net says: no address left") as caught:
         up.bring_up(ONE, name=NAME)
     assert "the range is full" in caught.value.hint
@@ -279,7 +279,7 @@ exit 1
 
 def test_ctrl_c_does_not_wait_for_a_call_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = "#!/bin/sh\n# weave-net\nexec sleep 50\n"
-    monkeypatch.setattr(deploy_plan, "executable_bytes", lambda _interpreter: plugin.encode())
+    monkeypatch.setattr(deploy_plan, "plugin_executable", lambda _interpreter: plugin.encode())
     began_s = time.monotonic()
 
     class InterruptWhenPodsBegin(Silent):

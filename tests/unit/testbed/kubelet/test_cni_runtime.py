@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from plugin.cni import executable_bytes
+from plugin.executables import plugin_executable
 from testbed.kubelet import cni_runtime
 from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
 from testbed.machine.space import Completed, Space
@@ -94,7 +94,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     (tmp_path / "bin").mkdir()
     python = os.path.realpath(sys.executable)
     install(tmp_path / "bin" / "fake", FAKE_PLUGIN.format(python=python, calls=str(tmp_path / "calls")).encode())
-    install(tmp_path / "bin" / "weave-net", executable_bytes(python))
+    install(tmp_path / "bin" / "weave-net", plugin_executable(python))
     made = CniRuntime(
         Space("one", tmp_path),
         conf_dir=tmp_path / "net.d",

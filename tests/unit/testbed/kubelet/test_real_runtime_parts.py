@@ -13,7 +13,7 @@ import pytest
 from plugin.core.errors import CheckError, InputError, MissingError
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.plan import plan_deploy
-from testbed.kubelet import needs as runtime_tools
+from testbed.kubelet import needs
 from testbed.kubelet.image import IMAGE, build_image
 from testbed.kubelet.plan import RUNTIME_CONFIG_PATH, with_runtime
 from testbed.nodes import cgroups
@@ -32,13 +32,13 @@ def topology(text: str = TEXT) -> Topology:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with everything that a real runtime needs, as far as it is looked at."""
-    for name in (*runtime_tools.PROGRAMS, "busybox", "cni/loopback"):
+    for name in (*needs.PROGRAMS, "busybox", "cni/loopback"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(elf(static=True))
         path.chmod(0o755)
-    monkeypatch.setattr(runtime_tools, "SYSTEM_PATH", str(tmp_path))
-    monkeypatch.setattr(runtime_tools, "CNI_FOLDERS", (tmp_path / "cni",))
+    monkeypatch.setattr(needs, "SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(needs, "CNI_FOLDERS", (tmp_path / "cni",))
     monkeypatch.setattr(cgroups, "check_writable", lambda: None)
     return tmp_path
 
@@ -88,9 +88,9 @@ def test_the_same_program_makes_the_same_bytes() -> None:
 
 
 def test_only_a_program_without_a_loader_counts_as_static() -> None:
-    assert runtime_tools.is_static(elf(static=True))
-    assert not runtime_tools.is_static(elf(static=False))
-    assert not runtime_tools.is_static(b"#!/bin/sh\n")
+    assert needs.is_static(elf(static=True))
+    assert not needs.is_static(elf(static=False))
+    assert not needs.is_static(b"#!/bin/sh\n")
 
 
 # ---- files and service of a node
@@ -137,22 +137,22 @@ def test_an_emulated_lab_without_ports_gets_none_of_it(machine: Path) -> None:
 
 
 def test_everything_that_is_absent_is_named_at_once_with_what_to_install(machine: Path) -> None:
-    runtime_tools.check_machine(topology())
+    needs.check_machine(topology())
     (machine / "runc").unlink()
     (machine / "busybox").write_bytes(elf(static=False))
     (machine / "cni/loopback").unlink()
     with pytest.raises(MissingError) as caught:
-        runtime_tools.check_machine(topology())
+        needs.check_machine(topology())
     assert caught.value.exit_code == 3
     assert "wants runc, a statically linked busybox, the CNI plugin loopback on this machine" in caught.value.message
-    assert f"apt-get install {runtime_tools.PACKAGES}" in caught.value.hint
+    assert f"apt-get install {needs.PACKAGES}" in caught.value.hint
 
 
 def test_an_emulated_lab_needs_nothing_of_it(machine: Path) -> None:
-    for name in runtime_tools.PROGRAMS:
+    for name in needs.PROGRAMS:
         (machine / name).unlink()
-    runtime_tools.check_machine(topology("name: lab\nnodes: {node1: {}}\npods: {red: {node: node1}}\n"))
-    runtime_tools.check_machine(msgspec.structs.replace(topology(), kubelet="emulated"))
+    needs.check_machine(topology("name: lab\nnodes: {node1: {}}\npods: {red: {node: node1}}\n"))
+    needs.check_machine(msgspec.structs.replace(topology(), kubelet="emulated"))
 
 
 def test_a_runtime_without_cgroups_is_refused_before_a_lab_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
