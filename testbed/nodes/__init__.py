@@ -1,1 +1,5 @@
-"""."""
+"""Makes emulated hosts: namespaces, their mounts and cgroups, cables and bridges of the underlay, many at once.
+
+`engine` is the way in: it builds what a plan of the underlay says and pins it under the lab's paths. It knows no agent,
+pod or scenario, and makes nothing in the machine's own network.
+"""
