@@ -19,8 +19,7 @@ from rich.table import Table
 
 from bench.options import sizes
 from plugin.core.ipam.ring import Ring
-from plugin.core.membership.members import Member, MemberState
-from plugin.core.messages.wire import RingState, Seat
+from plugin.core.messages.values import Member, MemberState, RingState, Seat
 from plugin.core.node import Node
 from tests.support.simulation import Machine, World
 

@@ -36,8 +36,8 @@ from plugin.agent.targets import Targets
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError
 from plugin.core.ipam.ring import RingError
-from plugin.core.membership.members import Member
 from plugin.core.messages.codec import WireError
+from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.link import overlay, rules, switch, sysctls
@@ -98,7 +98,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             log=log,
         )
         hands.prober = prober
-        node.carries = prober.carries
+        node.believe_overlay(prober.carries)
         hands.space = space = Space(node.council, driver.flush)
         gateway = Gateway(
             netlink=netlink,

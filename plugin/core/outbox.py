@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, TypeAlias
 
-from plugin.core.membership.members import Links, Member, Members, Peer
-from plugin.core.messages import wire
-from plugin.core.messages.wire import Answer, Keys, Refuse
+from plugin.core.membership.members import Links, Members, Peer
+from plugin.core.messages import kinds, wire
+from plugin.core.messages.kinds import Answer, Refuse
+from plugin.core.messages.values import Member
+from plugin.core.messages.wire import Keys
 
 REJECTED: Final = ("malformed", "other cluster", "other password", "name taken", "too large")
 
@@ -110,11 +112,11 @@ class Outbox:
         handed, self._effects = self._effects, []
         return handed
 
-    def send(self, name: str, message: wire.Datagram) -> None:
+    def send(self, name: str, message: kinds.Datagram) -> None:
         """To a member; nothing when there is none of that name."""
         self.broadcast((name,), message)
 
-    def broadcast(self, names: Iterable[str], message: wire.Datagram) -> None:
+    def broadcast(self, names: Iterable[str], message: kinds.Datagram) -> None:
         """The same to several members."""
         data = wire.encode(message, self.members.me, self.keys)
         for name in names:
@@ -122,7 +124,7 @@ class Outbox:
             if member is not None:
                 self._route(member, data)
 
-    def send_direct(self, to: IPv4Address, message: wire.Datagram) -> None:
+    def send_direct(self, to: IPv4Address, message: kinds.Datagram) -> None:
         """To an address, whoever is there, and never by way of another."""
         self.send_bytes(to, wire.encode(message, self.members.me, self.keys))
 
@@ -132,7 +134,7 @@ class Outbox:
         self.counters.sent_bytes += len(data)
         self._effects.append(Send(to, data))
 
-    def call(self, to: IPv4Address, request: wire.Request, on_answer: OnAnswer, on_silence: OnSilence) -> None:
+    def call(self, to: IPv4Address, request: kinds.Request, on_answer: OnAnswer, on_silence: OnSilence) -> None:
         """An exchange; exactly one of the two functions is called, later."""
         self._token += 1
         self._calls[self._token] = on_answer, on_silence
@@ -157,7 +159,7 @@ class Outbox:
         if hop == member.name:
             self.send_bytes(member.address, data)
         else:
-            relay = wire.encode_relay(wire.Relay(member.address, data), self.keys)
+            relay = wire.encode_relay(kinds.Relay(member.address, data), self.keys)
             self.send_bytes(self.members.others[hop].address, relay)
 
 

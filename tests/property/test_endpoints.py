@@ -5,7 +5,8 @@ from ipaddress import IPv4Address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core.forwarding.endpoints import Directory, Endpoint, Table
+from plugin.core.forwarding.endpoints import Directory, Table
+from plugin.core.messages.values import Endpoint
 
 ADDRESS = st.integers(1, 6).map(lambda number: IPv4Address(0x0A200000 + number))
 MAC = st.integers(1, 6).map(lambda number: f"0a:58:0a:20:00:{number:02x}")

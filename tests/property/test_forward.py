@@ -5,8 +5,9 @@ from ipaddress import IPv4Address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core.forwarding.endpoints import Endpoint, Located
+from plugin.core.forwarding.endpoints import Located
 from plugin.core.forwarding.forward import Forwarding, affected, changes, narrowed, plan_forwarding
+from plugin.core.messages.values import Endpoint
 
 GATE = settings(max_examples=200, deadline=None)
 NODE = st.integers(1, 3).map(IPv4Address)

@@ -6,8 +6,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core.ipam.ring import EPOCH_BITS, NOBODY, Ring, Segment
+from plugin.core.ipam.ring import EPOCH_BITS, Ring
 from plugin.core.ipam.shares import Share
+from plugin.core.messages.values import NOBODY, Segment
 
 GATE = settings(max_examples=150, deadline=None)
 RANGE = IPv4Network("10.0.0.0/26")

@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core.forwarding.endpoints import STAMP_MAX, Endpoint
-from plugin.core.ipam.ring import NOBODY, Segment
-from plugin.core.membership.members import LinkNews, Member, MemberState
-from plugin.core.messages import wire
-from plugin.core.messages.codec import COUNTER_MAX, LABEL_BYTES_MAX
+from plugin.core.messages import fields, kinds, values, wire
+from plugin.core.messages.codec import COUNTER_MAX, LABEL_BYTES_MAX, WireError
+from plugin.core.messages.values import NOBODY, STAMP_MAX, Endpoint, LinkNews, Member, MemberState, Segment
 
 GATE = settings(max_examples=100, deadline=None)
 KEYS = wire.Keys("lab", IPv4Network("10.32.0.0/12"), "vni=7", "secret")
@@ -39,53 +37,53 @@ ENDPOINT = st.builds(Endpoint, ADDRESS, MAC, st.integers(0, STAMP_MAX), st.text(
 SEGMENT = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), COUNTER, OWNER).map(
     lambda parts: Segment(min(parts[:2]), max(parts[:2]), *parts[2:])
 )
-SEAT = st.builds(wire.Seat, UID, NAME, ADDRESS)
-BALLOT = st.builds(wire.Ballot, COUNTER, UID)
-VALUE = st.builds(wire.Value, some(SEAT, 3), some(UID, 3), some(SEGMENT, 3))
+SEAT = st.builds(values.Seat, UID, NAME, ADDRESS)
+BALLOT = st.builds(values.Ballot, COUNTER, UID)
+VALUE = st.builds(values.Value, some(SEAT, 3), some(UID, 3), some(SEGMENT, 3))
 STATE = st.builds(
-    wire.RingState, st.text(PRINTABLE, max_size=16), COUNTER, some(SEAT, 3), some(UID, 3), some(SEGMENT, 3)
+    values.RingState, st.text(PRINTABLE, max_size=16), COUNTER, some(SEAT, 3), some(UID, 3), some(SEGMENT, 3)
 )
-BRIEF = st.builds(wire.Brief, st.integers(0, 2**64 - 1), COUNTER, COUNTER, COUNTER)
-NEWS = some(MEMBER, wire.NEWS_PER_DATAGRAM_MAX)
-LINKS = some(LINK, wire.LINKS_PER_DATAGRAM_MAX)
-ENDPOINTS = some(ENDPOINT, wire.ENDPOINTS_PER_DATAGRAM_MAX)
-TABLE = st.builds(wire.Table, NAME, COUNTER, COUNTER, some(ENDPOINT, 3))
-HAVE = st.builds(wire.Have, NAME, COUNTER, COUNTER)
+BRIEF = st.builds(values.Brief, st.integers(0, 2**64 - 1), COUNTER, COUNTER, COUNTER)
+NEWS = some(MEMBER, fields.NEWS_PER_DATAGRAM_MAX)
+LINKS = some(LINK, fields.LINKS_PER_DATAGRAM_MAX)
+ENDPOINTS = some(ENDPOINT, fields.ENDPOINTS_PER_DATAGRAM_MAX)
+TABLE = st.builds(values.Table, NAME, COUNTER, COUNTER, some(ENDPOINT, 3))
+HAVE = st.builds(values.Have, NAME, COUNTER, COUNTER)
 
 DATAGRAMS = {
-    wire.Ping: st.builds(wire.Ping, COUNTER, BRIEF, NEWS, LINKS),
-    wire.Ack: st.builds(wire.Ack, COUNTER, st.text(PLAIN, max_size=63), BRIEF, NEWS, LINKS),
-    wire.PingFor: st.builds(wire.PingFor, COUNTER, NAME),
+    kinds.Ping: st.builds(kinds.Ping, COUNTER, BRIEF, NEWS, LINKS),
+    kinds.Ack: st.builds(kinds.Ack, COUNTER, st.text(PLAIN, max_size=63), BRIEF, NEWS, LINKS),
+    kinds.PingFor: st.builds(kinds.PingFor, COUNTER, NAME),
     # What agents send has one entry (plugin/core/forwarding/spread.py); six in all, those that are gone included, still fit.
-    wire.Step: st.integers(0, wire.STEP_MAX).flatmap(
+    kinds.Step: st.integers(0, fields.STEP_MAX).flatmap(
         lambda count: st.builds(
-            wire.Step,
+            kinds.Step,
             COUNTER,
             COUNTER,
             some(ENDPOINT, count),
-            some(ADDRESS, wire.STEP_MAX - count),
+            some(ADDRESS, fields.STEP_MAX - count),
         )
     ),
-    wire.TablePart: st.builds(
-        wire.TablePart, COUNTER, st.integers(0, wire.PARTS_MAX - 1), st.integers(1, wire.PARTS_MAX), ENDPOINTS
+    kinds.TablePart: st.builds(
+        kinds.TablePart, COUNTER, st.integers(0, fields.PARTS_MAX - 1), st.integers(1, fields.PARTS_MAX), ENDPOINTS
     ),
-    wire.Pull: st.just(wire.Pull()),
-    wire.Seen: st.builds(wire.Seen, COUNTER),
-    wire.RingNews: st.builds(wire.RingNews, some(SEGMENT, wire.SEGMENTS_PER_DATAGRAM_MAX)),
-    wire.Refuse: st.builds(wire.Refuse, st.text(PRINTABLE, max_size=20), SENTENCE, OWNER),
+    kinds.Pull: st.just(kinds.Pull()),
+    kinds.Seen: st.builds(kinds.Seen, COUNTER),
+    kinds.RingNews: st.builds(kinds.RingNews, some(SEGMENT, fields.SEGMENTS_PER_DATAGRAM_MAX)),
+    kinds.Refuse: st.builds(kinds.Refuse, st.text(PRINTABLE, max_size=20), SENTENCE, OWNER),
 }
 EXCHANGES = {
-    wire.Sync: st.builds(
-        wire.Sync, some(MEMBER, 3), some(LINK, 3), some(HAVE, 3), some(TABLE, 3), some(NAME, 3), STATE, FLAG
+    kinds.Sync: st.builds(
+        kinds.Sync, some(MEMBER, 3), some(LINK, 3), some(HAVE, 3), some(TABLE, 3), some(NAME, 3), STATE, FLAG
     ),
-    wire.Prepare: st.builds(wire.Prepare, COUNTER, BALLOT, some(UID, 3), STATE),
-    wire.Promise: st.builds(
-        wire.Promise, COUNTER, FLAG, BALLOT, st.none() | BALLOT, st.none() | VALUE, SENTENCE, STATE
+    kinds.Prepare: st.builds(kinds.Prepare, COUNTER, BALLOT, some(UID, 3), STATE),
+    kinds.Promise: st.builds(
+        kinds.Promise, COUNTER, FLAG, BALLOT, st.none() | BALLOT, st.none() | VALUE, SENTENCE, STATE
     ),
-    wire.Accept: st.builds(wire.Accept, COUNTER, BALLOT, VALUE),
-    wire.Accepted: st.builds(wire.Accepted, COUNTER, FLAG, BALLOT, STATE),
-    wire.Ask: st.builds(wire.Ask, st.text(PRINTABLE, max_size=18), st.none() | ADDRESS, STATE),
-    wire.Grant: st.builds(wire.Grant, some(SEGMENT, 3), COUNTER, SENTENCE),
+    kinds.Accept: st.builds(kinds.Accept, COUNTER, BALLOT, VALUE),
+    kinds.Accepted: st.builds(kinds.Accepted, COUNTER, FLAG, BALLOT, STATE),
+    kinds.Ask: st.builds(kinds.Ask, st.text(PRINTABLE, max_size=18), st.none() | ADDRESS, STATE),
+    kinds.Grant: st.builds(kinds.Grant, some(SEGMENT, 3), COUNTER, SENTENCE),
 }
 DATAGRAM = st.one_of(*DATAGRAMS.values())
 EXCHANGE = st.one_of(*EXCHANGES.values())
@@ -96,8 +94,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=11), inner, max_size=5),
     max_leaves=15,
 )
-FIELDS = sorted({"from", *(name for _, fields in wire._FIELDS.values() for name in fields)})
-KIND = st.sampled_from(wire.Kind)
+FIELDS = sorted({"from", *(name for _, fields in fields.FIELDS.values() for name in fields)})
+KIND = st.sampled_from(kinds.Kind)
 
 
 def sealed(kind: int, body: bytes, keys: wire.Keys = KEYS) -> bytes:
@@ -108,16 +106,16 @@ def decodes_or_refuses(data: bytes) -> None:
     for decode in (wire.decode, wire.decode_datagram):
         try:
             received = decode(data, KEYS)
-        except wire.WireError as error:
+        except WireError as error:
             assert len(error.message) < 400  # noqa: PT017 - either outcome is right, none other is
         else:
-            assert isinstance(received, wire.Received | wire.Relay)
+            assert isinstance(received, wire.Received | kinds.Relay)
 
 
 def test_every_type_of_message_is_tried_here() -> None:
-    assert DATAGRAMS.keys() == set(typing.get_args(wire.Datagram))
-    assert DATAGRAMS.keys() | EXCHANGES.keys() == set(typing.get_args(wire.Message))
-    assert {made.KIND for made in (*DATAGRAMS, *EXCHANGES)} == set(wire.Kind) - {wire.Kind.RELAY}
+    assert DATAGRAMS.keys() == set(typing.get_args(kinds.Datagram))
+    assert DATAGRAMS.keys() | EXCHANGES.keys() == set(typing.get_args(kinds.Message))
+    assert {made.KIND for made in (*DATAGRAMS, *EXCHANGES)} == set(kinds.Kind) - {kinds.Kind.RELAY}
 
 
 @pytest.mark.parametrize("made", [*DATAGRAMS, *EXCHANGES], ids=lambda made: made.__name__)
@@ -137,15 +135,15 @@ def test_a_datagram_fits_and_can_be_relayed(message, sender, to) -> None:
     data = wire.encode(message, sender, KEYS)
     assert len(data) <= wire.DATAGRAM_BYTES_MAX
     assert wire.decode_datagram(data, KEYS) == wire.Received(sender, message)
-    relay = wire.decode_datagram(wire.encode_relay(wire.Relay(to, data), KEYS), KEYS)
-    assert relay == wire.Relay(to, data)
+    relay = wire.decode_datagram(wire.encode_relay(kinds.Relay(to, data), KEYS), KEYS)
+    assert relay == kinds.Relay(to, data)
     assert wire.decode_datagram(relay.data, KEYS) == wire.Received(sender, message)
 
 
 @GATE
 @given(EXCHANGE, MEMBER)
 def test_an_exchange_is_refused_as_a_datagram(message, sender) -> None:
-    with pytest.raises(wire.WireError, match="does not come as a datagram"):
+    with pytest.raises(WireError, match="does not come as a datagram"):
         wire.decode_datagram(wire.encode(message, sender, KEYS), KEYS)
 
 
@@ -181,16 +179,16 @@ def test_a_message_with_any_other_value_in_one_place_is_refused_or_is_a_message(
 
 
 @GATE
-@given(MESSAGE.filter(lambda message: message.KIND is not wire.Kind.REFUSE), MEMBER, st.data())
+@given(MESSAGE.filter(lambda message: message.KIND is not kinds.Kind.REFUSE), MEMBER, st.data())
 def test_a_message_of_which_one_bit_was_changed_is_refused(message, sender, data) -> None:
     changed = bytearray(wire.encode(message, sender, KEYS))
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     # The kind may become REFUSE, which is believed unsealed: then it must say so.
     try:
         received = wire.decode(bytes(changed), KEYS)
-    except wire.WireError:
+    except WireError:
         return
-    assert isinstance(received.message, wire.Refuse)
+    assert isinstance(received.message, kinds.Refuse)
     assert not received.sealed
 
 
@@ -200,7 +198,7 @@ def test_agents_that_differ_in_one_value_refuse_each_other_and_a_refusal_gets_th
     values = {"cluster": "lab", "network": KEYS.network, "overlay": "vni=7", "password": "secret"}
     other = wire.Keys(**(values | {differs: IPv4Network("10.0.0.0/8") if differs == "network" else "else"}))
     data = wire.encode(message, sender, other)
-    if message.KIND is wire.Kind.REFUSE:
+    if message.KIND is kinds.Kind.REFUSE:
         assert wire.decode_datagram(data, KEYS) == wire.Received(sender, message, sealed=False)
         return
     with pytest.raises(wire.OtherClusterError) as raised:
@@ -209,13 +207,13 @@ def test_agents_that_differ_in_one_value_refuse_each_other_and_a_refusal_gets_th
 
 
 @GATE
-@given(st.sampled_from([kind for kind in wire.Kind if kind is not wire.Kind.RELAY]), st.integers(1, 1300), st.data())
+@given(st.sampled_from([kind for kind in kinds.Kind if kind is not kinds.Kind.RELAY]), st.integers(1, 1300), st.data())
 def test_deep_nesting_is_refused(kind, depth, data) -> None:
     opening, closing = data.draw(st.sampled_from([("[", "]"), ('{"from":', "}"), ('{"seq":', "}")]))
     text = (opening * depth + "1" + closing * depth)[: wire.RELAY_BYTES_MAX - wire.HEADER.size]
-    with pytest.raises(wire.WireError):
+    with pytest.raises(WireError):
         wire.decode(sealed(kind, text.encode()), KEYS)
-    with pytest.raises(wire.WireError):
+    with pytest.raises(WireError):
         wire.decode(sealed(kind, (opening * depth).encode()[:1300]), KEYS)
 
 
@@ -223,5 +221,5 @@ def test_deep_nesting_is_refused(kind, depth, data) -> None:
 @given(st.integers(COUNTER_MAX + 1, 10**60) | st.integers(max_value=-1))
 def test_numbers_out_of_bounds_are_refused(number) -> None:
     body = {"from": ["n", "a" * 16, "10.0.0.1", 1, 0, 0], "version": number}
-    with pytest.raises(wire.WireError, match="version: wanted a whole number"):
-        wire.decode(sealed(wire.Kind.SEEN, json.dumps(body).encode()), KEYS)
+    with pytest.raises(WireError, match="version: wanted a whole number"):
+        wire.decode(sealed(kinds.Kind.SEEN, json.dumps(body).encode()), KEYS)

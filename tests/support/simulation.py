@@ -14,7 +14,8 @@ from typing import Any
 
 from plugin.core.ipam.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError
 from plugin.core.ipam.council import Wish
-from plugin.core.membership.members import Member, PeerState
+from plugin.core.membership.members import PeerState
+from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Call, Noted, Persist, Send, SpaceChanged

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 from plugin.core.ipam.council import Council
-from plugin.core.membership.members import Member
-from plugin.core.messages import wire
+from plugin.core.messages import kinds, wire
+from plugin.core.messages.values import Member
 from plugin.core.outbox import Noted, Outbox
 
 KEPT_S: Final = 30.0
@@ -71,26 +71,26 @@ class Door:
                 del self.refused[address]
                 self.changed = True
 
-    def name_taken(self, sender: Member) -> wire.Refuse | None:
+    def name_taken(self, sender: Member) -> kinds.Refuse | None:
         """Why this sender is not the member it seems to be; None when it may be."""
         if sender.name == self._outbox.members.me.name:
             reason = f"its own name is {sender.name!r} too: every node needs a name of its own"
-            return wire.Refuse("name", reason, sender.uid)
+            return kinds.Refuse("name", reason, sender.uid)
         known = self._outbox.members.others.get(sender.name)
         if known is not None and known.address != sender.address and known.answers:
             reason = f"the name {sender.name!r} is that of {known.address}: every node needs its own"
-            return wire.Refuse("name", reason, sender.uid)
+            return kinds.Refuse("name", reason, sender.uid)
         if sender.uid in self._council.left:
             reason = "it was removed from the cluster: `weave reset` makes it a new member"
-            return wire.Refuse("removed", reason, sender.uid)
+            return kinds.Refuse("removed", reason, sender.uid)
         return None
 
-    def refusal(self, code: str) -> wire.Refuse:
+    def refusal(self, code: str) -> kinds.Refuse:
         """What those of another cluster are told; `code` as `OtherClusterError` has it."""
         if code == "password":
-            return wire.Refuse(code, "its password is another one")
+            return kinds.Refuse(code, "its password is another one")
         keys = self._outbox.keys
-        return wire.Refuse(
+        return kinds.Refuse(
             code, f"it belongs to cluster {keys.cluster!r} with pod range {keys.network}, overlay {keys.overlay}"
         )
 
@@ -112,7 +112,7 @@ class Door:
     def on_refuse(self, received: wire.Received, source: IPv4Address, now_s: float) -> None:
         """Somebody does not want us: believed for status, and only of those we wanted something from."""
         refuse = received.message
-        assert isinstance(refuse, wire.Refuse)
+        assert isinstance(refuse, kinds.Refuse)
         if not self._is_wanted(source):
             return
         if refuse.uid not in {"", self._outbox.members.me.uid}:

@@ -12,9 +12,9 @@ from typing import Final
 from plugin.core.cluster.door import Door
 from plugin.core.forwarding.endpoints import Directory
 from plugin.core.ipam.council import Council
-from plugin.core.membership.members import Member
 from plugin.core.membership.swim import HELPERS, Chance, chosen
-from plugin.core.messages import wire
+from plugin.core.messages import kinds, values, wire
+from plugin.core.messages.values import Member
 from plugin.core.outbox import Outbox
 
 JOIN_S: Final = 0.3
@@ -46,7 +46,7 @@ class Reunion:
         council: Council,
         door: Door,
         chance: Chance,
-        take_in: Callable[[wire.Sync, float], None],
+        take_in: Callable[[kinds.Sync, float], None],
         seeds: Iterable[IPv4Address],
     ) -> None:
         self._outbox = outbox
@@ -106,7 +106,7 @@ class Reunion:
             if seed not in self._asking and not ((member := self._outbox.members.at(seed)) and member.answers)
         ]
 
-    def sync(self, to: IPv4Address, tables: tuple[wire.Table, ...] = ()) -> None:
+    def sync(self, to: IPv4Address, tables: tuple[values.Table, ...] = ()) -> None:
         """Exchange everything with the agent at an address."""
         if to not in self._asking:
             self._asking.add(to)
@@ -123,13 +123,13 @@ class Reunion:
             self.changed = True
             self.seeds[to] = f"no answer on TCP port 6783: {reason}"
 
-    def _everything(self, tables: tuple[wire.Table, ...]) -> wire.Sync:
+    def _everything(self, tables: tuple[values.Table, ...]) -> kinds.Sync:
         by_address = self._directory.remote
-        have = [wire.Have(self._outbox.members.me.name, self._directory.own.incarnation, self._directory.own.version)]
+        have = [values.Have(self._outbox.members.me.name, self._directory.own.incarnation, self._directory.own.version)]
         for name, member in self._outbox.members.others.items():
             if (table := by_address.get(member.address)) is not None:
-                have.append(wire.Have(name, table.incarnation, table.version))
-        return wire.Sync(
+                have.append(values.Have(name, table.incarnation, table.version))
+        return kinds.Sync(
             self._outbox.members.everybody(),
             self._outbox.links.all,
             tuple(have),
@@ -139,13 +139,13 @@ class Reunion:
             self._council.has_pods,
         )
 
-    def on_sync(self, sync: wire.Sync, sender: Member, *, now_s: float) -> wire.Answer:
+    def on_sync(self, sync: kinds.Sync, sender: Member, *, now_s: float) -> kinds.Answer:
         """Somebody tells everything; the answer is everything from here, and what of it is wanted."""
         conflict = self._council.merge(sync.state, theirs_has_pods=sync.pods)
         if conflict:
             self._door.note(sender.address, sender.name, conflict, now_s)
             reason = f"its ring {self._council.ring_id} was founded apart from this one: `weave reset` on one side"
-            return wire.Refuse("ring", reason)
+            return kinds.Refuse("ring", reason)
         self._take_in(sync, now_s)
         theirs = {have.name: (have.life, have.version) for have in sync.have}
         mine = self._everything(())
@@ -158,11 +158,11 @@ class Reunion:
         )
         return replace(mine, tables=self._tables(have.name for have in newer), wanted=wanted)
 
-    def _on_sync_answer(self, to: IPv4Address, sender: Member, answer: wire.Answer) -> None:
+    def _on_sync_answer(self, to: IPv4Address, sender: Member, answer: kinds.Answer) -> None:
         self._asking.discard(to)
         self._due.pop(to, None)
-        if not isinstance(answer, wire.Sync):
-            if to in self.seeds and isinstance(answer, wire.Refuse):
+        if not isinstance(answer, kinds.Sync):
+            if to in self.seeds and isinstance(answer, kinds.Refuse):
                 self.changed = True
                 self.seeds[to] = f"it says: {answer.reason}"
             return
@@ -175,9 +175,9 @@ class Reunion:
         if wanted:
             self.sync(to, wanted)
 
-    def _tables(self, names: Iterable[str]) -> tuple[wire.Table, ...]:
+    def _tables(self, names: Iterable[str]) -> tuple[values.Table, ...]:
         """The tables of these members, as many as one exchange takes; the rest follows with the next."""
-        found: list[wire.Table] = []
+        found: list[values.Table] = []
         room = wire.FRAME_BYTES_MAX // 2
         for name in names:
             if name == self._outbox.members.me.name:
@@ -191,5 +191,5 @@ class Reunion:
             room -= 100 * (len(table.endpoints) + 1)
             if room < 0:
                 break
-            found.append(wire.Table(name, table.incarnation, table.version, tuple(sorted(table.endpoints))))
+            found.append(values.Table(name, table.incarnation, table.version, tuple(sorted(table.endpoints))))
         return tuple(found)

@@ -11,7 +11,8 @@ from typing import Final
 
 from plugin.core.cluster.door import Door
 from plugin.core.cluster.reunion import Reunion
-from plugin.core.membership.members import Member, MemberState, Peer, PeerState
+from plugin.core.membership.members import Peer, PeerState
+from plugin.core.messages.values import Member, MemberState
 from plugin.core.outbox import Outbox, PeerChanged
 
 SHOW_S: Final = 0.2

@@ -10,30 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Final
 
-STAMP_MAX: Final = (1 << 48) - 1
-"""A pod a microsecond for nine years. What a peer claims beyond it is refused, so nobody can leave no room above."""
-
-ENDPOINTS_PER_PEER_MAX: Final = 4096
-"""More than a bridge has ports (1023) several times over; a table beyond this is refused, so memory is bounded."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """A pod's place in the network.
-
-    Attributes:
-        address: Its IPv4 address, unique in the cluster.
-        mac: Its hardware address, lower case with colons.
-        stamp: Logical time of the claim: larger than every stamp its agent had seen when the pod was attached.
-        label: What people call it: `namespace/name`, or the start of the container id.
-    """
-
-    address: IPv4Address
-    mac: str
-    stamp: int
-    label: str = ""
+from plugin.core.messages.values import ENDPOINTS_PER_PEER_MAX, STAMP_MAX, Endpoint
 
 
 @dataclass(frozen=True, slots=True)

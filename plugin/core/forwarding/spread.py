@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.forwarding.endpoints import ENDPOINTS_PER_PEER_MAX, Directory, Endpoint, Table
-from plugin.core.membership.members import Member
-from plugin.core.messages import wire
+from plugin.core.forwarding.endpoints import Directory, Table
+from plugin.core.messages import fields, kinds
+from plugin.core.messages.values import ENDPOINTS_PER_PEER_MAX, Endpoint, Member
 from plugin.core.outbox import EndpointsChanged, Outbox
 
 RESEND_S: Final = 0.3
@@ -56,7 +56,7 @@ class Spread:
     def __init__(self, directory: Directory, outbox: Outbox) -> None:
         self._directory = directory
         self._outbox = outbox
-        self._steps: deque[wire.Step] = deque(maxlen=STEPS_KEPT)
+        self._steps: deque[kinds.Step] = deque(maxlen=STEPS_KEPT)
         self._confirmed: dict[str, int] = {}
         self._pushed: dict[str, _Pushed] = {}
         self._pulled_s: dict[str, float] = {}
@@ -98,7 +98,7 @@ class Spread:
     # --- what happens here ----------------------------------------------------------------------------------------
     def changed(self, base: int, endpoints: tuple[Endpoint, ...], gone: tuple[IPv4Address, ...], now_s: float) -> None:
         """This agent's table went from version `base` to the present one."""
-        step = wire.Step(base, self._directory.own.version, endpoints, gone)
+        step = kinds.Step(base, self._directory.own.version, endpoints, gone)
         self._steps.append(step)
         self._changed_s = now_s
         others = [name for name, member in self._outbox.members.others.items() if member.answers]
@@ -150,7 +150,7 @@ class Spread:
             self._pull(member.name, now_s)
 
     # --- messages -------------------------------------------------------------------------------------------------
-    def on_step(self, step: wire.Step, sender: Member, *, now_s: float) -> None:
+    def on_step(self, step: kinds.Step, sender: Member, *, now_s: float) -> None:
         """The change of a peer's table."""
         known = self._directory.remote.get(sender.address)
         if known is None and step.base == 0:
@@ -158,13 +158,13 @@ class Spread:
         table = Table(sender.life, step.version, frozenset(step.endpoints))
         if self._directory.step(sender.address, step.base, table, step.gone):
             self._outbox.add(EndpointsChanged())
-            self._outbox.send(sender.name, wire.Seen(step.version))
+            self._outbox.send(sender.name, kinds.Seen(step.version))
         elif known is not None and (known.incarnation, known.version) >= (sender.life, step.version):
-            self._outbox.send(sender.name, wire.Seen(known.version))
+            self._outbox.send(sender.name, kinds.Seen(known.version))
         else:
             self._pull(sender.name, now_s)
 
-    def on_table_part(self, part: wire.TablePart, sender: Member) -> None:
+    def on_table_part(self, part: kinds.TablePart, sender: Member) -> None:
         """A part of a peer's whole table."""
         if part.part >= part.parts:
             return
@@ -179,7 +179,7 @@ class Spread:
         del self._assemblies[sender.name]
         endpoints = tuple(endpoint for listed in pending.received.values() for endpoint in listed)
         self.on_table(sender, part.version, endpoints)
-        self._outbox.send(sender.name, wire.Seen(part.version))
+        self._outbox.send(sender.name, kinds.Seen(part.version))
 
     def on_table(self, owner: Member, version: int, endpoints: tuple[Endpoint, ...]) -> None:
         """The whole table of `owner`, from itself or from somebody who has it."""
@@ -209,12 +209,12 @@ class Spread:
     def _send_table(self, name: str) -> None:
         own = self._directory.own
         listed = sorted(own.endpoints)
-        size = wire.ENDPOINTS_PER_DATAGRAM_MAX
+        size = fields.ENDPOINTS_PER_DATAGRAM_MAX
         chunks = [tuple(listed[start : start + size]) for start in range(0, len(listed), size)] or [()]
         for part, chunk in enumerate(chunks):
-            self._outbox.send(name, wire.TablePart(own.version, part, len(chunks), chunk))
+            self._outbox.send(name, kinds.TablePart(own.version, part, len(chunks), chunk))
 
     def _pull(self, name: str, now_s: float) -> None:
         if now_s - self._pulled_s.get(name, -PULL_RETRY_S) >= PULL_RETRY_S:
             self._pulled_s[name] = now_s
-            self._outbox.send(name, wire.Pull())
+            self._outbox.send(name, kinds.Pull())

@@ -18,9 +18,9 @@ from plugin.core.ipam.allocator import RingAllocator
 from plugin.core.ipam.decrees import Decrees
 from plugin.core.ipam.gifts import Gifts, Wish
 from plugin.core.ipam.ringbook import RingBook
-from plugin.core.membership.members import Member
 from plugin.core.membership.swim import Chance
-from plugin.core.messages import wire
+from plugin.core.messages import kinds
+from plugin.core.messages.values import Member
 from plugin.core.outbox import Outbox
 
 __all__ = ["Council", "Holding", "Wish"]
@@ -96,14 +96,14 @@ class Council(RingBook):
         self.gifts.on_timer(now_s=now_s)
         self.decrees.on_timer(now_s=now_s)
 
-    def answer(self, request: wire.Request, sender: Member, *, now_s: float) -> wire.Answer:
+    def answer(self, request: kinds.Request, sender: Member, *, now_s: float) -> kinds.Answer:
         """What a member asks; the answer may be sent when everything in the outbox before it is on the disk."""
         match request:
-            case wire.Prepare():
+            case kinds.Prepare():
                 return self.decrees.on_prepare(request, now_s=now_s)
-            case wire.Accept():
+            case kinds.Accept():
                 return self.decrees.on_accept(request)
-            case wire.Ask():
+            case kinds.Ask():
                 return self.gifts.on_ask(request, sender, now_s=now_s)
         raise AssertionError(f"{request.KIND.name} is no question to the council")
 

@@ -12,13 +12,11 @@ from hashlib import blake2b
 from typing import Final
 
 from plugin.core.ipam import synod
-from plugin.core.ipam.ring import Segment
 from plugin.core.ipam.ringbook import RingBook
 from plugin.core.ipam.synod import Round, Voted
-from plugin.core.membership.members import Member, MemberState
 from plugin.core.membership.swim import Chance
-from plugin.core.messages import wire
-from plugin.core.messages.wire import RingState, Seat, Value
+from plugin.core.messages import kinds, values
+from plugin.core.messages.values import Member, MemberState, RingState, Seat, Segment, Value
 from plugin.core.outbox import Noted, refusal
 
 GATHER_S: Final = 1.0
@@ -245,7 +243,7 @@ class Decrees:
     def _propose(
         self, quorum: synod.Quorum, removing: tuple[str, ...], choose: Callable[[], Value], now_s: float
     ) -> None:
-        ballot = wire.Ballot(self._book.voted.promised.number + 1, self._book.uid)
+        ballot = values.Ballot(self._book.voted.promised.number + 1, self._book.uid)
         attempt = Round(self._book.epoch + 1, ballot, quorum, removing, choose, now_s + ROUND_S)
         self._round = attempt
         self.waiting = ""
@@ -260,7 +258,7 @@ class Decrees:
                 return  # decided by this agent alone
             self._book.outbox.call(
                 member.address,
-                wire.Prepare(attempt.epoch, ballot, removing, self._book.state),
+                kinds.Prepare(attempt.epoch, ballot, removing, self._book.state),
                 partial(self._on_vote, attempt, uid, now_s),
                 partial(attempt.refusals.__setitem__, uid),
             )
@@ -274,25 +272,25 @@ class Decrees:
         ]
         return sorted(found, key=lambda pair: pair[0])
 
-    def _on_vote(self, attempt: Round, uid: str, now_s: float, _sender: Member, answer: wire.Answer) -> None:
+    def _on_vote(self, attempt: Round, uid: str, now_s: float, _sender: Member, answer: kinds.Answer) -> None:
         """The answer of an acceptor, in either phase."""
-        if not isinstance(answer, wire.Promise | wire.Accepted):
+        if not isinstance(answer, kinds.Promise | kinds.Accepted):
             attempt.refusals[uid] = refusal(answer)
             return
         self._book.merge(answer.state)
         if self._round is not attempt:
             return  # what came with the answer has settled it
         if not answer.granted:
-            reason = answer.reason if isinstance(answer, wire.Promise) else "it is bound to another proposal"
+            reason = answer.reason if isinstance(answer, kinds.Promise) else "it is bound to another proposal"
             self._on_refused(attempt, uid, answer.promised, reason, now_s)
-        elif isinstance(answer, wire.Promise):
+        elif isinstance(answer, kinds.Promise):
             self._on_promise(attempt, uid, answer.accepted, answer.value, now_s)
         elif attempt.on_accepted(uid):
             assert attempt.value is not None
             self._decided(attempt.value, now_s)
 
     def _on_promise(
-        self, attempt: Round, uid: str, accepted: wire.Ballot | None, value: Value | None, now_s: float
+        self, attempt: Round, uid: str, accepted: values.Ballot | None, value: Value | None, now_s: float
     ) -> None:
         if not attempt.on_promise(uid, accepted, value):
             return
@@ -313,12 +311,12 @@ class Decrees:
         for other, member in voters:
             self._book.outbox.call(
                 member.address,
-                wire.Accept(attempt.epoch, attempt.ballot, chosen),
+                kinds.Accept(attempt.epoch, attempt.ballot, chosen),
                 partial(self._on_vote, attempt, other, now_s),
                 partial(attempt.refusals.__setitem__, other),
             )
 
-    def _on_refused(self, attempt: Round, uid: str, promised: wire.Ballot, reason: str, now_s: float) -> None:
+    def _on_refused(self, attempt: Round, uid: str, promised: values.Ballot, reason: str, now_s: float) -> None:
         attempt.on_refused(uid, promised, reason)
         if attempt.quorum.of is not None and not attempt.quorum.met(attempt.quorum.of - attempt.refusals.keys()):
             self._give_up(now_s)  # it cannot come about any more: sooner again with a higher ballot
@@ -341,11 +339,11 @@ class Decrees:
     def _tell_all(self) -> None:
         state = self._book.state
         for member in self._book.alive():
-            sync = wire.Sync((self._book.members.me,), (), (), (), (), state, self._book.has_pods)
+            sync = kinds.Sync((self._book.members.me,), (), (), (), (), state, self._book.has_pods)
             self._book.outbox.call(member.address, sync, self._on_told, lambda _reason: None)
 
-    def _on_told(self, _sender: Member, answer: wire.Answer) -> None:
-        if isinstance(answer, wire.Sync):
+    def _on_told(self, _sender: Member, answer: kinds.Answer) -> None:
+        if isinstance(answer, kinds.Sync):
             self._book.merge(answer.state)
 
     def _give_up(self, now_s: float) -> None:
@@ -378,7 +376,7 @@ class Decrees:
     def _may_vote(self) -> bool:
         return self._book.seated if self._book.ring_id else self._founders > 0
 
-    def on_prepare(self, prepare: wire.Prepare, *, now_s: float) -> wire.Promise:
+    def on_prepare(self, prepare: kinds.Prepare, *, now_s: float) -> kinds.Promise:
         """Phase 1b; the answer may be sent when everything in the outbox before it is on the disk."""
         self._book.merge(prepare.state)
         reason = self._why_no_promise(prepare)
@@ -392,9 +390,9 @@ class Decrees:
             reason = "it is bound to another proposal"
         return self._promise(prepare.epoch, granted=False, reason=reason)
 
-    def _promise(self, epoch: int, *, granted: bool, reason: str = "") -> wire.Promise:
+    def _promise(self, epoch: int, *, granted: bool, reason: str = "") -> kinds.Promise:
         voted = self._book.voted
-        return wire.Promise(
+        return kinds.Promise(
             epoch,
             granted,
             voted.promised,
@@ -404,7 +402,7 @@ class Decrees:
             self._book.state,
         )
 
-    def _why_no_promise(self, prepare: wire.Prepare) -> str:
+    def _why_no_promise(self, prepare: kinds.Prepare) -> str:
         if self._book.conflict:
             return self._book.conflict
         if prepare.epoch != self._book.epoch + 1:
@@ -418,14 +416,14 @@ class Decrees:
         alive = [self._book.name_of(uid) for uid in prepare.removing if self._book.answers(uid)]
         return f"{', '.join(alive)} answers it" if alive else ""
 
-    def on_accept(self, accept: wire.Accept) -> wire.Accepted:
+    def on_accept(self, accept: kinds.Accept) -> kinds.Accepted:
         """Phase 2b."""
         voted = None
         if accept.epoch == self._book.epoch + 1 and self._may_vote() and not self._book.conflict:
             voted = synod.accept(self._book.voted, accept.ballot, accept.value)
             if voted is not None:
                 self._book.vote(voted)
-        return wire.Accepted(accept.epoch, voted is not None, self._book.voted.promised, self._book.state)
+        return kinds.Accepted(accept.epoch, voted is not None, self._book.voted.promised, self._book.state)
 
 
 def seat_of(member: Member) -> Seat:

@@ -10,11 +10,11 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from plugin.core.ipam.decrees import RETRY_S, Decrees
-from plugin.core.ipam.ring import Ring, RingError, Segment
+from plugin.core.ipam.ring import Ring, RingError
 from plugin.core.ipam.ringbook import RingBook
-from plugin.core.membership.members import Member
 from plugin.core.membership.swim import Chance
-from plugin.core.messages import wire
+from plugin.core.messages import kinds
+from plugin.core.messages.values import Member, Segment
 from plugin.core.outbox import Noted, SpaceChanged, refusal
 
 WISHES_MAX: Final = 256
@@ -104,36 +104,36 @@ class Gifts:
             self._book.changed(self._book.ring.grant(self._book.uid, heir, owned))
 
     # --- giving ---------------------------------------------------------------------------------------------------
-    def on_ask(self, ask: wire.Ask, sender: Member, *, now_s: float) -> wire.Grant:  # noqa: PLR0911 - a reason each
+    def on_ask(self, ask: kinds.Ask, sender: Member, *, now_s: float) -> kinds.Grant:  # noqa: PLR0911 - a reason each
         """A member wants addresses."""
         self._book.merge(ask.state)
         free = self._book.allocator.free
         if not self._book.ring_id or ask.state.ring not in {"", self._book.ring_id}:
-            return wire.Grant((), 0, "it has no ring" if not self._book.ring_id else "it is a member of another ring")
+            return kinds.Grant((), 0, "it has no ring" if not self._book.ring_id else "it is a member of another ring")
         if sender.uid in self._book.left:
-            return wire.Grant((), 0, f"{sender.name} was removed from the ring: `weave reset` makes it a new member")
+            return kinds.Grant((), 0, f"{sender.name} was removed from the ring: `weave reset` makes it a new member")
         if sender.uid not in self._book.seats:
             if not self._book.seated:
-                return wire.Grant((), 0, "it has no seat in the ring itself")
+                return kinds.Grant((), 0, "it has no seat in the ring itself")
             self._decrees.welcome(sender, now_s=now_s)
-            return wire.Grant(
+            return kinds.Grant(
                 (), free, "awaiting a seat" + (f": {self._decrees.waiting}" if self._decrees.waiting else "")
             )
         already = self._already(ask, sender.uid)
         if already:
-            return wire.Grant(already, free, "")
+            return kinds.Grant(already, free, "")
         within = IPv4Network(ask.within) if ask.within else None
         parts = self._book.allocator.donate(within=within, exact=ask.exact, now_s=now_s)
         if not parts:
-            return wire.Grant((), free, "it has none to spare")
+            return kinds.Grant((), free, "it has none to spare")
         given = self._book.ring.grant(self._book.uid, sender.uid, parts)
         self._book.changed(given)
         self._book.outbox.add(
             Noted("addresses given", (("to", sender.name), ("ranges", ", ".join(str(part) for part in parts))))
         )
-        return wire.Grant(given, self._book.allocator.free, "")
+        return kinds.Grant(given, self._book.allocator.free, "")
 
-    def _already(self, ask: wire.Ask, uid: str) -> tuple[Segment, ...]:
+    def _already(self, ask: kinds.Ask, uid: str) -> tuple[Segment, ...]:
         """What the asker was given before without knowing it: the answer was lost."""
         if not ask.state.ring:
             return ()
@@ -163,7 +163,7 @@ class Gifts:
         within = str(wish.within) if wish.within is not None else ""
         self._book.outbox.call(
             donor.address,
-            wire.Ask(within, wish.exact, self._book.state),
+            kinds.Ask(within, wish.exact, self._book.state),
             lambda _sender, answer: self._on_grant(wish, donor, answer, now_s),
             lambda reason: self._on_silence(wish, donor, reason, now_s),
         )
@@ -204,8 +204,8 @@ class Gifts:
                 return member
         return fresh[-1]
 
-    def _on_grant(self, wish: Wish, donor: Member, answer: wire.Answer, now_s: float) -> None:
-        if not isinstance(answer, wire.Grant):
+    def _on_grant(self, wish: Wish, donor: Member, answer: kinds.Answer, now_s: float) -> None:
+        if not isinstance(answer, kinds.Grant):
             self._on_no_grant(wish, donor, refusal(answer), now_s)
             return
         self._free[donor.uid] = answer.free

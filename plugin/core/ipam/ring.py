@@ -11,7 +11,7 @@ Only the owner of an address raises its version: that is the protocol of plugin/
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -19,16 +19,11 @@ from typing import Final
 from plugin.core.errors import CheckError
 from plugin.core.ipam import shares
 from plugin.core.ipam.shares import Share
+from plugin.core.messages.values import NOBODY, VERSION_MAX, Segment
 
 EPOCH_BITS: Final = 32
 """version = epoch << 32 | counter. Taking over the space of a dead member raises the epoch, so it outweighs everything
 the dead one may have written that is still under way."""
-
-VERSION_MAX: Final = (1 << 63) - 1
-"""The highest version that the wire carries (core/messages/codec.py); half of all epochs, and nobody gets that far."""
-
-NOBODY: Final = ""
-"""The owner of what nobody owns, at version 0: nothing has been agreed."""
 
 
 _OWNER: Final = re.compile("[0-9a-f]{16}", re.ASCII)
@@ -36,27 +31,6 @@ _OWNER: Final = re.compile("[0-9a-f]{16}", re.ASCII)
 
 class RingError(CheckError):
     """Segments from outside that cannot be part of this ring."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Segment:
-    """Neighbouring addresses, `first` and `last` included, that have one version and one owner."""
-
-    first: int
-    last: int
-    version: int
-    owner: str
-
-    @property
-    def size(self) -> int:
-        """How many addresses it spans."""
-        return self.last - self.first + 1
-
-    def __contains__(self, address: int | IPv4Address) -> bool:
-        return self.first <= int(address) <= self.last
-
-    def __str__(self) -> str:
-        return f"{IPv4Address(self.first)}-{IPv4Address(self.last)}"
 
 
 class Ring:

@@ -12,13 +12,12 @@ from hashlib import blake2b
 from ipaddress import IPv4Network
 
 from plugin.core.ipam.allocator import EXPOSE, RingAllocator
-from plugin.core.ipam.ring import Ring, RingError, Segment
+from plugin.core.ipam.ring import Ring, RingError
 from plugin.core.ipam.shares import Share
 from plugin.core.ipam.synod import Voted
-from plugin.core.membership.members import Member
-from plugin.core.messages import wire
+from plugin.core.messages import fields, kinds
 from plugin.core.messages.codec import COUNTER, WireError
-from plugin.core.messages.wire import RingState, Seat
+from plugin.core.messages.values import Member, RingState, Seat, Segment
 from plugin.core.outbox import Noted, Outbox, Persist, SpaceChanged
 
 
@@ -193,7 +192,7 @@ class RingBook:
             return True
         return False
 
-    def on_news(self, news: wire.RingNews) -> None:
+    def on_news(self, news: kinds.RingNews) -> None:
         """Ranges have changed hands somewhere."""
         if self.ring_id and self._merge_segments(news.segments):
             self.changed(())
@@ -204,8 +203,8 @@ class RingBook:
         self.use()
         if tell:
             names = [member.name for member in self.alive()]
-            for start in range(0, len(tell), wire.SEGMENTS_PER_DATAGRAM_MAX):
-                self.outbox.broadcast(names, wire.RingNews(tell[start : start + wire.SEGMENTS_PER_DATAGRAM_MAX]))
+            for start in range(0, len(tell), fields.SEGMENTS_PER_DATAGRAM_MAX):
+                self.outbox.broadcast(names, kinds.RingNews(tell[start : start + fields.SEGMENTS_PER_DATAGRAM_MAX]))
         self.outbox.add(SpaceChanged())
 
     def write(self) -> None:
@@ -275,11 +274,11 @@ def _common(some: tuple[Share, ...], others: tuple[Share, ...]) -> tuple[Share, 
 
 def _packed(state: RingState, voted: Voted) -> bytes:
     held = {
-        "state": wire.STATE.dump(state),
+        "state": fields.STATE.dump(state),
         "epoch": voted.epoch,
-        "promised": wire.BALLOT.dump(voted.promised),
-        "accepted": None if voted.accepted is None else wire.BALLOT.dump(voted.accepted),
-        "value": None if voted.value is None else wire.VALUE.dump(voted.value),
+        "promised": fields.BALLOT.dump(voted.promised),
+        "accepted": None if voted.accepted is None else fields.BALLOT.dump(voted.accepted),
+        "value": None if voted.value is None else fields.VALUE.dump(voted.value),
         "frozen": list(voted.frozen),
     }
     return json.dumps(held, separators=(",", ":")).encode()
@@ -295,9 +294,9 @@ def _unpacked(data: bytes) -> tuple[RingState, Voted]:
     accepted, value = held.get("accepted"), held.get("value")
     voted = Voted(
         COUNTER.load(held.get("epoch")),
-        wire.BALLOT.load(held.get("promised")),
-        None if accepted is None else wire.BALLOT.load(accepted),
-        None if value is None else wire.VALUE.load(value),
-        wire.UIDS.load(held.get("frozen")),
+        fields.BALLOT.load(held.get("promised")),
+        None if accepted is None else fields.BALLOT.load(accepted),
+        None if value is None else fields.VALUE.load(value),
+        fields.UIDS.load(held.get("frozen")),
     )
-    return wire.STATE.load(held.get("state")), voted
+    return fields.STATE.load(held.get("state")), voted

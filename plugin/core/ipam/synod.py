@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from plugin.core.messages.wire import Ballot, Value
+from plugin.core.messages.values import Ballot, Value
 
 NO_BALLOT: Final = Ballot(0, "0" * 16)
 

@@ -10,85 +10,18 @@ image: the one that is there stays, the other is refused, and they are never mer
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
+from enum import Enum
 from hashlib import blake2b
 from ipaddress import IPv4Address
 from math import ceil, log10
 from typing import Final
 
-from plugin.core.messages.codec import ADDRESS, COUNTER, FLAG, NAME, UID, Codec, counter, row
+from plugin.core.messages.values import MEMBERS_MAX, LinkNews, Member, MemberState
 
 NEWS_REPEATS: Final = 4
 """A piece of news is passed on this many times log10(members): then everybody has it with high probability."""
 
-MEMBERS_MAX: Final = 4096
 CONFLICTS_MAX: Final = 64
-
-
-class MemberState(IntEnum):
-    """In the order in which they replace each other."""
-
-    ALIVE = 0
-    SUSPECT = 1
-    FAILED = 2
-    LEFT = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What is known of an agent.
-
-    Attributes:
-        name: Its node's name.
-        uid: 16 hex digits that came with its disk: an agent that lost its disk is another one of the same name.
-        address: Its node's address, which is also where its VXLAN packets go.
-        life: Which process of it this is; larger than every earlier one.
-        incarnation: How often it has contradicted rumours in this life.
-        state: What is believed of it.
-    """
-
-    name: str
-    uid: str
-    address: IPv4Address
-    life: int
-    incarnation: int = 0
-    state: MemberState = MemberState.ALIVE
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """The larger one holds."""
-        return self.life, self.incarnation, self.state
-
-    @property
-    def answers(self) -> bool:
-        """Whether it is believed to be there."""
-        return self.state <= MemberState.SUSPECT
-
-
-@dataclass(frozen=True, slots=True)
-class LinkNews:
-    """`origin` does not reach `target` directly (`broken`), or does again; the larger stamp of an origin holds."""
-
-    origin: str
-    target: str
-    stamp: int
-    broken: bool
-
-
-_STATE: Final = counter(highest=max(MemberState))
-MEMBER: Final = row(
-    Member,
-    {
-        "name": NAME,
-        "uid": UID,
-        "address": ADDRESS,
-        "life": COUNTER,
-        "incarnation": COUNTER,
-        "state": Codec(int, lambda value: MemberState(_STATE.load(value))),
-    },
-    recurs=True,
-)
-LINK_NEWS: Final = row(LinkNews, {"origin": NAME, "target": NAME, "stamp": COUNTER, "broken": FLAG})
 
 
 class PeerState(Enum):

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from math import log10
 from typing import Final, Protocol
 
-from plugin.core.membership.members import Members, MemberState
+from plugin.core.membership.members import Members
+from plugin.core.messages.values import MemberState
 
 PROBE_S: Final = 1.0
 ANSWER_S: Final = 0.35

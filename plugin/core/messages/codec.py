@@ -12,8 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any, Final, Generic, TypeVar
 
 from plugin.core.errors import CheckError
-from plugin.core.forwarding.endpoints import STAMP_MAX, Endpoint
-from plugin.core.ipam.ring import NOBODY, Segment
+from plugin.core.messages.values import NOBODY
 
 NAME_BYTES_MAX: Final = 63
 LABEL_BYTES_MAX: Final = 40
@@ -160,12 +159,6 @@ def _dump_label(value: str) -> str:
     return "".join(character for character in label if character.isprintable() and character not in '"\\')
 
 
-def _load_segment(first: int, last: int, version: int, owner: str) -> Segment:
-    if first > last:
-        raise WireError("a segment's first address must not be behind its last")
-    return Segment(first, last, version, owner)
-
-
 def _load_owner(value: Any) -> str:
     return NOBODY if value == NOBODY else _load_uid(value)
 
@@ -177,15 +170,8 @@ SENTENCE: Final = text(400)
 ADDRESS: Final[Codec[IPv4Address]] = Codec(str, _load_address)
 UID: Final[Codec[str]] = Codec(str, _load_uid)
 OWNER: Final[Codec[str]] = Codec(str, _load_owner)
+MAC: Final[Codec[str]] = Codec(str, _load_mac)
 LABEL: Final[Codec[str]] = Codec(_dump_label, text(LABEL_BYTES_MAX).load)
-ENDPOINT: Final = row(
-    Endpoint,
-    {"address": ADDRESS, "mac": Codec(str, _load_mac), "stamp": counter(highest=STAMP_MAX), "label": LABEL},
-)
-_NUMBER: Final = counter(highest=0xFFFFFFFF)
-SEGMENT: Final = row(
-    _load_segment, {"first": _NUMBER, "last": _NUMBER, "version": COUNTER, "owner": OWNER}, recurs=True
-)
 
 
 def _shown(value: Any) -> str:

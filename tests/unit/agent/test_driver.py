@@ -14,8 +14,9 @@ import pytest
 
 from plugin.agent.driver import CALL_TIMEOUT_S, SERVED_MAX, Driver, bind_control
 from plugin.core.errors import InputError, MissingError
-from plugin.core.membership.members import Member, PeerState
-from plugin.core.messages import wire
+from plugin.core.membership.members import PeerState
+from plugin.core.messages import kinds, values, wire
+from plugin.core.messages.values import Member
 from plugin.core.messages.wire import FRAME_BYTES_MAX, LENGTH, Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Call, Noted, Persist, Send
@@ -94,7 +95,7 @@ async def dial(port: int, data: bytes) -> tuple[asyncio.StreamReader, asyncio.St
 
 def request() -> bytes:
     """What an agent that knows nothing asks when it joins."""
-    sync = wire.Sync((STRANGER,), (), (), (), (), wire.RingState("", 0, (), (), ()), False)
+    sync = kinds.Sync((STRANGER,), (), (), (), (), values.RingState("", 0, (), (), ()), False)
     data = wire.encode(sync, STRANGER, KEYS)
     return LENGTH.pack(len(data)) + data
 
@@ -420,7 +421,7 @@ def test_a_request_over_tcp_is_answered_with_everything_this_agent_knows() -> No
             reader, writer = await dial(port, request())
             received = wire.decode(await frame(reader), KEYS)
             writer.close()
-            assert isinstance(received.message, wire.Sync)
+            assert isinstance(received.message, kinds.Sync)
             assert {member.name for member in received.message.members} == {f"node-{ONE}", "stranger"}
 
     asyncio.run(main())

@@ -18,12 +18,11 @@ from plugin.agent.store import Record
 from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.forwarding import paths
-from plugin.core.forwarding.endpoints import Endpoint
 from plugin.core.forwarding.forward import Forwarding
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.ring import Ring
-from plugin.core.membership.members import Member
-from plugin.core.messages import wire
+from plugin.core.messages import kinds, values, wire
+from plugin.core.messages.values import Endpoint, Member
 from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Persist
@@ -47,12 +46,12 @@ class Parts:
         config = AgentConfig(name="node1", node_address=str(ONE), peers=(str(ONE), str(TWO)))
         keys = Keys(config.cluster, config.network)
         node = self.node = Node(me=ME, keys=keys, seeds=config.seeds, founders=0, chance=random.Random(1))
-        seats = tuple(wire.Seat(member.uid, member.name, member.address) for member in (ME, OTHER))
-        state = wire.RingState("f" * 16, 3, seats, (), Ring(config.network).found([ME.uid, OTHER.uid]))
-        tables = (wire.Table("node2", 1, 1, (Endpoint(REMOTE, "0a:58:0a:28:00:02", 1, "default/blue"),)),)
-        sync = wire.Sync((OTHER,), (), (), tables, (), state, False)
+        seats = tuple(values.Seat(member.uid, member.name, member.address) for member in (ME, OTHER))
+        state = values.RingState("f" * 16, 3, seats, (), Ring(config.network).found([ME.uid, OTHER.uid]))
+        tables = (values.Table("node2", 1, 1, (Endpoint(REMOTE, "0a:58:0a:28:00:02", 1, "default/blue"),)),)
+        sync = kinds.Sync((OTHER,), (), (), tables, (), state, False)
         assert node.on_request(wire.encode(sync, OTHER, keys), TWO, now_s=0) is not None
-        ping = wire.Ping(1, wire.Brief(0, 0, 1, 4))
+        ping = kinds.Ping(1, values.Brief(0, 0, 1, 4))
         node.on_datagram(wire.encode(ping, OTHER, keys), TWO, now_s=0)
         node.on_datagram(b"rubbish", TWO, now_s=0)
         for effect in node.effects():

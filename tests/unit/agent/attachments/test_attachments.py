@@ -27,7 +27,7 @@ from plugin.core.errors import MissingError
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.council import Wish
 from plugin.core.ipam.shares import Share
-from plugin.core.membership.members import Member
+from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.link import netns, pods

@@ -2,7 +2,8 @@
 
 from ipaddress import IPv4Address
 
-from plugin.core.forwarding.endpoints import ENDPOINTS_PER_PEER_MAX, Directory, Endpoint, Located, Table
+from plugin.core.forwarding.endpoints import Directory, Located, Table
+from plugin.core.messages.values import ENDPOINTS_PER_PEER_MAX, Endpoint
 
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
 A, B = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2")

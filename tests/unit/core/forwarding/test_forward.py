@@ -2,8 +2,9 @@
 
 from ipaddress import IPv4Address
 
-from plugin.core.forwarding.endpoints import Endpoint, Located
+from plugin.core.forwarding.endpoints import Located
 from plugin.core.forwarding.forward import Forwarding, affected, changes, narrowed, plan_forwarding
+from plugin.core.messages.values import Endpoint
 
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
 A, B = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2")

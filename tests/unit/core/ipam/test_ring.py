@@ -5,8 +5,9 @@ from time import process_time
 
 import pytest
 
-from plugin.core.ipam.ring import EPOCH_BITS, NOBODY, VERSION_MAX, Ring, RingError, Segment
+from plugin.core.ipam.ring import EPOCH_BITS, Ring, RingError
 from plugin.core.ipam.shares import Share
+from plugin.core.messages.values import NOBODY, VERSION_MAX, Segment
 
 RANGE = IPv4Network("10.32.0.0/24")
 START = int(RANGE.network_address)

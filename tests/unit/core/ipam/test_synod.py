@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plugin.core.ipam import synod
 from plugin.core.ipam.synod import NO_BALLOT, Quorum, Round, Voted
-from plugin.core.messages.wire import Ballot, Seat, Value
+from plugin.core.messages.values import Ballot, Seat, Value
 
 ANN, BOB, CAT, DAN, EVE = (digit * 16 for digit in "abcde")
 EVERYBODY = (ANN, BOB, CAT, DAN, EVE)

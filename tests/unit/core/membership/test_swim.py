@@ -3,7 +3,7 @@
 import random
 from ipaddress import IPv4Address
 
-from plugin.core.membership.members import Member, Members
+from plugin.core.membership.members import Members
 from plugin.core.membership.swim import (
     ANSWER_S,
     PROBE_S,
@@ -15,6 +15,7 @@ from plugin.core.membership.swim import (
     PingPeer,
     Unheard,
 )
+from plugin.core.messages.values import Member
 
 
 def member(number: int) -> Member:

@@ -5,12 +5,10 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from plugin.core.forwarding.endpoints import STAMP_MAX, Endpoint
-from plugin.core.ipam.ring import Segment
-from plugin.core.membership.members import LinkNews, Member, MemberState
-from plugin.core.messages import wire
-from plugin.core.messages.codec import COUNTER_MAX
-from plugin.core.messages.wire import Kind
+from plugin.core.messages import fields, kinds, values, wire
+from plugin.core.messages.codec import COUNTER_MAX, WireError
+from plugin.core.messages.kinds import Kind
+from plugin.core.messages.values import STAMP_MAX, Endpoint, LinkNews, Member, MemberState, Segment
 
 RANGE = IPv4Network("10.32.0.0/12")
 KEYS = wire.Keys("lab", RANGE, "vni=7", "secret")
@@ -24,7 +22,7 @@ BRIEF = [1, 2, 3, 4]
 SEAT = [UID, "node1", "192.168.56.11"]
 STATE = ["", 0, [], [], []]
 BALLOT = [1, UID]
-EMPTY_STATE = wire.RingState("", 0, (), (), ())
+EMPTY_STATE = values.RingState("", 0, (), (), ())
 
 
 def sealed(kind: int, body: bytes, keys: wire.Keys = KEYS) -> bytes:
@@ -61,28 +59,28 @@ def promise(**other: object) -> bytes:
     return message(Kind.PROMISE, **(fields | other))
 
 
-def longest(character: str = "x") -> dict[str, wire.Datagram]:
+def longest(character: str = "x") -> dict[str, kinds.Datagram]:
     """Every datagram with as much as agents put into it, each field as long as it can be."""
     name = character * 63
     member = Member(name, "f" * 16, IPv4Address("255.255.255.255"), COUNTER_MAX, COUNTER_MAX, MemberState.LEFT)
-    news = (member,) * wire.NEWS_PER_DATAGRAM_MAX
-    links = (LinkNews(name, name, COUNTER_MAX, broken=False),) * wire.LINKS_PER_DATAGRAM_MAX
-    brief = wire.Brief((1 << 64) - 1, COUNTER_MAX, COUNTER_MAX, COUNTER_MAX)
+    news = (member,) * fields.NEWS_PER_DATAGRAM_MAX
+    links = (LinkNews(name, name, COUNTER_MAX, broken=False),) * fields.LINKS_PER_DATAGRAM_MAX
+    brief = values.Brief((1 << 64) - 1, COUNTER_MAX, COUNTER_MAX, COUNTER_MAX)
     pod = Endpoint(IPv4Address("255.255.255.255"), "fe:ff:ff:ff:ff:ff", STAMP_MAX, character * 40)
-    pods = (pod,) * wire.ENDPOINTS_PER_DATAGRAM_MAX
+    pods = (pod,) * fields.ENDPOINTS_PER_DATAGRAM_MAX
     segment = Segment((1 << 32) - 1, (1 << 32) - 1, COUNTER_MAX, "f" * 16)
     return {
-        "ping": wire.Ping(COUNTER_MAX, brief, news, links),
-        "ack": wire.Ack(COUNTER_MAX, "", brief, news, links),
-        "ack about another": wire.Ack(COUNTER_MAX, name, brief, news[1:], links),
-        "ping for": wire.PingFor(COUNTER_MAX, name),
-        "step": wire.Step(COUNTER_MAX, COUNTER_MAX, pods[: wire.STEP_MAX], (pod.address,) * wire.STEP_MAX),
-        "step of one that is gone": wire.Step(COUNTER_MAX, COUNTER_MAX, (pod,), (pod.address,)),
-        "table": wire.TablePart(COUNTER_MAX, wire.PARTS_MAX - 1, wire.PARTS_MAX, pods),
-        "pull": wire.Pull(),
-        "seen": wire.Seen(COUNTER_MAX),
-        "ring": wire.RingNews((segment,) * wire.SEGMENTS_PER_DATAGRAM_MAX),
-        "refuse": wire.Refuse(character * 20, character * 400, "f" * 16),
+        "ping": kinds.Ping(COUNTER_MAX, brief, news, links),
+        "ack": kinds.Ack(COUNTER_MAX, "", brief, news, links),
+        "ack about another": kinds.Ack(COUNTER_MAX, name, brief, news[1:], links),
+        "ping for": kinds.PingFor(COUNTER_MAX, name),
+        "step": kinds.Step(COUNTER_MAX, COUNTER_MAX, pods[: fields.STEP_MAX], (pod.address,) * fields.STEP_MAX),
+        "step of one that is gone": kinds.Step(COUNTER_MAX, COUNTER_MAX, (pod,), (pod.address,)),
+        "table": kinds.TablePart(COUNTER_MAX, fields.PARTS_MAX - 1, fields.PARTS_MAX, pods),
+        "pull": kinds.Pull(),
+        "seen": kinds.Seen(COUNTER_MAX),
+        "ring": kinds.RingNews((segment,) * fields.SEGMENTS_PER_DATAGRAM_MAX),
+        "refuse": kinds.Refuse(character * 20, character * 400, "f" * 16),
     }
 
 
@@ -92,7 +90,7 @@ def longest_sender(character: str = "x") -> Member:
 
 # --- form and size ----------------------------------------------------------------------------------------------------
 def test_a_datagram_can_be_read_by_a_person() -> None:
-    data = wire.encode(wire.PingFor(7, "node2"), NODE, KEYS)
+    data = wire.encode(kinds.PingFor(7, "node2"), NODE, KEYS)
     assert data[:4] == b"WV\x02\x03"
     assert data[4:12] == KEYS.mark
     assert data[20:] == b'{"from":["node1","0123456789abcdef","192.168.56.11",5,0,0],"seq":7,"name":"node2"}'
@@ -103,8 +101,8 @@ def test_the_longest_fields_fit_one_datagram_that_can_be_relayed(what: str) -> N
     data = wire.encode(longest()[what], longest_sender(), KEYS)
     assert len(data) <= wire.DATAGRAM_BYTES_MAX
     assert wire.decode_datagram(data, KEYS) == wire.Received(longest_sender(), longest()[what])
-    relay = wire.encode_relay(wire.Relay(NODE.address, data), KEYS)
-    assert wire.decode_datagram(relay, KEYS) == wire.Relay(NODE.address, data)
+    relay = wire.encode_relay(kinds.Relay(NODE.address, data), KEYS)
+    assert wire.decode_datagram(relay, KEYS) == kinds.Relay(NODE.address, data)
 
 
 @pytest.mark.parametrize("character", ['"', "\\"])
@@ -114,7 +112,7 @@ def test_names_that_peers_may_say_can_be_passed_on(what: str, character: str) ->
     try:
         body = json.dumps([character * 63, *FROM[1:]])
         wire.decode(sealed(Kind.PULL, f'{{"from":{body}}}'.encode()), KEYS)
-    except wire.WireError:
+    except WireError:
         return  # not let in
     assert len(wire.encode(longest(character)[what], longest_sender(character), KEYS)) <= wire.DATAGRAM_BYTES_MAX
 
@@ -122,33 +120,33 @@ def test_names_that_peers_may_say_can_be_passed_on(what: str, character: str) ->
 def test_a_message_that_became_too_long_is_a_mistake_of_the_sender() -> None:
     segment = Segment(1, 2, COUNTER_MAX, UID)
     with pytest.raises(AssertionError, match="RING of"):
-        wire.encode(wire.RingNews((segment,) * 40), NODE, KEYS)
+        wire.encode(kinds.RingNews((segment,) * 40), NODE, KEYS)
 
 
 def test_an_exchange_may_be_longer_than_a_datagram() -> None:
     segments = tuple(Segment(number, number, 1, UID) for number in range(5000))
-    data = wire.encode(wire.Grant(segments, 3, ""), NODE, KEYS)
+    data = wire.encode(kinds.Grant(segments, 3, ""), NODE, KEYS)
     assert len(data) > wire.DATAGRAM_BYTES_MAX
-    assert wire.decode(data, KEYS) == wire.Received(NODE, wire.Grant(segments, 3, ""))
+    assert wire.decode(data, KEYS) == wire.Received(NODE, kinds.Grant(segments, 3, ""))
 
 
 def test_labels_and_sentences_are_cut_and_cleaned_by_the_sender() -> None:
     pod = Endpoint(POD.address, POD.mac, 1, 'é"\\\n' + "x" * 90)
-    told = wire.decode(wire.encode(wire.TablePart(1, 0, 1, (pod,)), NODE, KEYS), KEYS)
-    refused = wire.decode(wire.encode(wire.Refuse("name", "a\nb" + "x" * 500), NODE, KEYS), KEYS)
+    told = wire.decode(wire.encode(kinds.TablePart(1, 0, 1, (pod,)), NODE, KEYS), KEYS)
+    refused = wire.decode(wire.encode(kinds.Refuse("name", "a\nb" + "x" * 500), NODE, KEYS), KEYS)
     assert isinstance(told, wire.Received)
-    assert isinstance(told.message, wire.TablePart)
+    assert isinstance(told.message, kinds.TablePart)
     assert told.message.endpoints[0].label == "?" + "x" * 36
     assert isinstance(refused, wire.Received)
-    assert isinstance(refused.message, wire.Refuse)
+    assert isinstance(refused.message, kinds.Refuse)
     assert refused.message.reason == "ab" + "x" * 398
 
 
 def test_ballots_are_ordered_by_number_then_by_who_proposes() -> None:
-    low, middle, high = wire.Ballot(1, "f" * 16), wire.Ballot(2, "a" * 16), wire.Ballot(2, "b" * 16)
+    low, middle, high = values.Ballot(1, "f" * 16), values.Ballot(2, "a" * 16), values.Ballot(2, "b" * 16)
     assert low < middle < high
-    assert low <= wire.Ballot(1, "f" * 16) <= middle
-    assert not high < wire.Ballot(2, "b" * 16)
+    assert low <= values.Ballot(1, "f" * 16) <= middle
+    assert not high < values.Ballot(2, "b" * 16)
     assert not high <= middle
 
 
@@ -166,7 +164,7 @@ OTHERS = {
 def test_agents_that_have_other_values_refuse_each_other_and_say_which(differs: str) -> None:
     code = "password" if "password" in differs else "cluster"
     for theirs, ours in ((KEYS, OTHERS[differs]), (OTHERS[differs], KEYS)):
-        data = wire.encode(wire.Pull(), NODE, theirs)
+        data = wire.encode(kinds.Pull(), NODE, theirs)
         with pytest.raises(wire.OtherClusterError, match=f"another {code}") as raised:
             wire.decode_datagram(data, ours)
         assert raised.value.code == code
@@ -174,23 +172,23 @@ def test_agents_that_have_other_values_refuse_each_other_and_say_which(differs: 
 
 @pytest.mark.parametrize("differs", OTHERS)
 def test_a_refusal_gets_through_and_says_that_it_was_not_sealed(differs: str) -> None:
-    refuse = wire.Refuse("cluster", "it belongs to another cluster", UID)
+    refuse = kinds.Refuse("cluster", "it belongs to another cluster", UID)
     data = wire.encode(refuse, NODE, OTHERS[differs])
     assert wire.decode_datagram(data, KEYS) == wire.Received(NODE, refuse, sealed=False)
     assert wire.decode(wire.encode(refuse, NODE, KEYS), KEYS) == wire.Received(NODE, refuse, sealed=True)
 
 
 def test_a_relay_needs_the_password() -> None:
-    data = wire.encode_relay(wire.Relay(NODE.address, b"x"), OTHERS["password"])
+    data = wire.encode_relay(kinds.Relay(NODE.address, b"x"), OTHERS["password"])
     with pytest.raises(wire.OtherClusterError):
         wire.decode_datagram(data, KEYS)
 
 
 @pytest.mark.parametrize("place", [3, *range(12, 30)])
 def test_who_changes_what_was_said_is_found_out(place: int) -> None:
-    data = bytearray(wire.encode(wire.Seen(7), NODE, KEYS))
+    data = bytearray(wire.encode(kinds.Seen(7), NODE, KEYS))
     data[place] ^= 1
-    with pytest.raises(wire.WireError):
+    with pytest.raises(WireError):
         wire.decode(bytes(data), KEYS)
 
 
@@ -201,7 +199,7 @@ def test_a_password_is_not_shown() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind >= Kind.SYNC])
 def test_an_exchange_does_not_come_as_a_datagram(kind: Kind) -> None:
-    with pytest.raises(wire.WireError, match="does not come as a datagram"):
+    with pytest.raises(WireError, match="does not come as a datagram"):
         wire.decode_datagram(sealed(kind, b"{}"), KEYS)
 
 
@@ -225,21 +223,21 @@ def test_an_exchange_does_not_come_as_a_datagram(kind: Kind) -> None:
     ],
 )
 def test_a_body_that_is_no_object_with_a_sender_is_refused(kind: Kind, body: bytes) -> None:
-    with pytest.raises(wire.WireError):
+    with pytest.raises(WireError):
         wire.decode(sealed(kind, body), KEYS)
 
 
 @pytest.mark.parametrize("depth", [10_000, 1_000_000])
 def test_deep_nesting_is_refused_in_an_exchange_too(depth: int) -> None:
     for body in (b"[" * depth, b"[" * depth + b"]" * depth, b'{"from":' * depth):
-        with pytest.raises(wire.WireError):
+        with pytest.raises(WireError):
             wire.decode(sealed(Kind.SYNC, body), KEYS)
 
 
 @pytest.mark.parametrize("digits", [20, 4_000, 5_000, 1_000_000])
 def test_huge_numbers_are_refused_in_an_exchange_too(digits: int) -> None:
     number = b"9" * digits
-    with pytest.raises(wire.WireError) as raised:
+    with pytest.raises(WireError) as raised:
         wire.decode(sealed(Kind.ACCEPT, b'{"from":1,"epoch":' + number + b"}"), KEYS)
     assert len(raised.value.message) < 200
 
@@ -317,7 +315,7 @@ def test_huge_numbers_are_refused_in_an_exchange_too(digits: int) -> None:
     ],
 )
 def test_what_is_no_message_is_refused_with_the_rule_it_breaks(data: bytes, sentence: str) -> None:
-    with pytest.raises(wire.WireError) as raised:
+    with pytest.raises(WireError) as raised:
         wire.decode(data, KEYS)
     assert sentence in raised.value.message
 
@@ -326,11 +324,11 @@ def test_what_is_left_of_a_rule_breaking_message_is_right() -> None:
     """The bodies that the table above starts from are messages."""
     assert isinstance(wire.decode(table(), KEYS), wire.Received)
     assert isinstance(wire.decode(ring(), KEYS), wire.Received)
-    assert wire.decode(sync(), KEYS) == wire.Received(NODE, wire.Sync((), (), (), (), (), EMPTY_STATE, pods=False))
+    assert wire.decode(sync(), KEYS) == wire.Received(NODE, kinds.Sync((), (), (), (), (), EMPTY_STATE, pods=False))
     assert wire.decode(promise(), KEYS) == wire.Received(
-        NODE, wire.Promise(1, True, wire.Ballot(1, UID), None, None, "", EMPTY_STATE)
+        NODE, kinds.Promise(1, True, values.Ballot(1, UID), None, None, "", EMPTY_STATE)
     )
 
 
 def test_fields_that_nobody_knows_are_ignored() -> None:
-    assert wire.decode(message(Kind.SEEN, version=3, color="red"), KEYS) == wire.Received(NODE, wire.Seen(3))
+    assert wire.decode(message(Kind.SEEN, version=3, color="red"), KEYS) == wire.Received(NODE, kinds.Seen(3))

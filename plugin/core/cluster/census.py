@@ -1,0 +1,153 @@
+"""What follows from what is told of members: who has come, who is gone, who is forgotten, and whom that concerns.
+
+It holds no table itself (plugin/core/membership does) and judges nobody: it carries what is learned to the tables of
+links and endpoints, to broadcast, and to what people are shown.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Final
+
+from plugin.core.cluster.pings import Pings
+from plugin.core.cluster.showing import Showing
+from plugin.core.forwarding.endpoints import Directory
+from plugin.core.forwarding.spread import Spread
+from plugin.core.ipam.council import Council
+from plugin.core.membership.swim import Detector
+from plugin.core.messages.kinds import Sync
+from plugin.core.messages.values import Member, MemberState
+from plugin.core.outbox import Outbox, PeersChanged
+
+GONE_S: Final = 30.0
+"""A failed peer's endpoints stay for so long: its agent may just be restarting, and its pods work without it."""
+
+
+class Census:
+    """Learns of members, and lets the other parts know.
+
+    Args:
+        outbox: Its members and links are the tables; PeersChanged goes there.
+        directory: Its own table begins anew with a new life.
+        spread: Is told whom to tell of endpoints, and whose endpoints are lost.
+        council: Says who was removed for good.
+        detector: Is told who is suspected.
+        pings: Greets who is new.
+        showing: Is told whose state may be another.
+
+    Attributes:
+        carries: Whether the overlay still carries packets to a node; whoever probes that may set it.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        directory: Directory,
+        spread: Spread,
+        council: Council,
+        detector: Detector,
+        pings: Pings,
+        showing: Showing,
+    ) -> None:
+        self._outbox = outbox
+        self._members, self._links = outbox.members, outbox.links
+        self._directory = directory
+        self._spread = spread
+        self._council = council
+        self._detector = detector
+        self._pings = pings
+        self._showing = showing
+        self._failed_s: dict[str, float] = {}
+        self.carries: Callable[[IPv4Address], bool] = lambda _address: False
+
+    def next_timer_s(self) -> float:
+        """When `drop_old` may bury somebody; infinity when nobody has failed."""
+        return min((since_s + GONE_S for since_s in self._failed_s.values()), default=float("inf"))
+
+    def destinations(self, *, now_s: float) -> frozenset[IPv4Address]:
+        """The nodes that broadcast goes to: every member that has not been gone for long."""
+        return frozenset(
+            member.address
+            for name, member in self._members.others.items()
+            if member.answers or now_s - self._failed_s.get(name, now_s) < GONE_S
+        )
+
+    def learn(self, records: Iterable[Member], *, now_s: float) -> None:
+        """These records were told; those that are newer than what is known hold from now on."""
+        life = self._members.me.life
+        for record in records:
+            before = self._members.others.get(record.name)
+            changed = self._members.learn(record)
+            if changed is None:
+                continue
+            if before is not None and before.address != changed.address:
+                self._spread.lost(before)
+                self._showing.all_changed()
+            name = changed.name
+            if changed.state is MemberState.SUSPECT:
+                self._detector.suspected(name, now_s=now_s)
+            if changed.answers:
+                self._failed_s.pop(name, None)
+            else:
+                self._failed_s.setdefault(name, now_s)
+                if changed.state is MemberState.LEFT:
+                    self._spread.lost(changed)
+            new_life = before is None or before.life != changed.life
+            if new_life:
+                self._links.forget(name)
+                self._showing.unheard(name)
+            if changed.answers and (new_life or not before.answers):  # type: ignore[union-attr]
+                self._spread.met(name, anew=new_life, now_s=now_s)
+                self._pings.greet(name, now_s=now_s)
+            self._outbox.add(PeersChanged())
+            self._showing.changed(name)
+        if self._members.me.life != life:
+            self._directory.relive(self._members.me.life)
+
+    def believe(self, name: str, state: MemberState, *, now_s: float) -> None:
+        """A member is thought to be in this state, if nothing worse is believed already."""
+        member = self._members.others.get(name)
+        if member is not None and member.state < state:
+            self.learn((replace(member, state=state),), now_s=now_s)
+
+    def take_in(self, sync: Sync, *, now_s: float) -> None:
+        """Somebody told everything it knows of members, links and endpoints."""
+        self.learn(sync.members, now_s=now_s)
+        self._showing.all_changed(really=self._links.merge(sync.links))
+        for table in sync.tables:
+            member = self._members.others.get(table.name)
+            if member is not None and table.life == member.life:
+                self._spread.on_table(member, table.version, table.endpoints)
+
+    def drop_old(self, *, now_s: float) -> None:
+        """Bury who has been gone for long, and forget who was removed."""
+        for name, since_s in list(self._failed_s.items()):
+            if now_s - since_s >= GONE_S:
+                self._bury(name, now_s)
+        for member in list(self._members.others.values()):
+            if member.uid in self._council.left:
+                self._forget(member)
+                self._lost(member)
+
+    def _bury(self, name: str, now_s: float) -> None:
+        """A member has been gone for long: so are its endpoints, unless its pods still answer without it."""
+        del self._failed_s[name]
+        member = self._members.others.get(name)
+        if member is None:
+            return
+        if member.state is MemberState.FAILED and self.carries(member.address):
+            self._failed_s[name] = now_s
+            return
+        if member.state is MemberState.LEFT and member.uid not in self._council.seats:
+            self._forget(member)
+        self._lost(member)
+
+    def _forget(self, member: Member) -> None:
+        self._members.forget(member.name)
+        self._links.forget(member.name)
+
+    def _lost(self, member: Member) -> None:
+        self._spread.lost(member)
+        self._outbox.add(PeersChanged())
+        self._showing.all_changed()
