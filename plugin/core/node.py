@@ -25,7 +25,8 @@ from plugin.core.forwarding.endpoints import Directory, Located
 from plugin.core.forwarding.spread import Spread
 from plugin.core.ipam.allocator import RingAllocator
 from plugin.core.ipam.council import Council
-from plugin.core.membership.members import Links, Members, Peer
+from plugin.core.membership.links import Links
+from plugin.core.membership.members import Members, Peer
 from plugin.core.membership.swim import (
     AskHelper,
     Chance,

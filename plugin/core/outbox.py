@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, TypeAlias
 
-from plugin.core.membership.members import Links, Members, Peer
+from plugin.core.membership.links import Links
+from plugin.core.membership.members import Members, Peer
 from plugin.core.messages import kinds, wire
 from plugin.core.messages.kinds import Answer, Refuse
 from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Keys
 
-REJECTED: Final = ("malformed", "other cluster", "other password", "name taken", "too large")
+_REJECTED: Final = ("malformed", "other cluster", "other password", "name taken", "too large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Counters:
     received_bytes: int = 0
     sent_bytes: int = 0
     calls: int = 0
-    rejected: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REJECTED, 0))
+    rejected: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_REJECTED, 0))
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from plugin.core.messages.kinds import Sync
 from plugin.core.messages.values import Member, MemberState
 from plugin.core.outbox import Outbox, PeersChanged
 
-GONE_S: Final = 30.0
+_GONE_S: Final = 30.0
 """A failed peer's endpoints stay for so long: its agent may just be restarting, and its pods work without it."""
 
 
@@ -63,14 +63,14 @@ class Census:
 
     def next_timer_s(self) -> float:
         """When `drop_old` may bury somebody; infinity when nobody has failed."""
-        return min((since_s + GONE_S for since_s in self._failed_s.values()), default=float("inf"))
+        return min((since_s + _GONE_S for since_s in self._failed_s.values()), default=float("inf"))
 
     def destinations(self, *, now_s: float) -> frozenset[IPv4Address]:
         """The nodes that broadcast goes to: every member that has not been gone for long."""
         return frozenset(
             member.address
             for name, member in self._members.others.items()
-            if member.answers or now_s - self._failed_s.get(name, now_s) < GONE_S
+            if member.answers or now_s - self._failed_s.get(name, now_s) < _GONE_S
         )
 
     def learn(self, records: Iterable[Member], *, now_s: float) -> None:
@@ -123,7 +123,7 @@ class Census:
     def drop_old(self, *, now_s: float) -> None:
         """Bury who has been gone for long, and forget who was removed."""
         for name, since_s in list(self._failed_s.items()):
-            if now_s - since_s >= GONE_S:
+            if now_s - since_s >= _GONE_S:
                 self._bury(name, now_s)
         for member in list(self._members.others.values()):
             if member.uid in self._council.left:

@@ -12,9 +12,9 @@ from plugin.core.messages import kinds, wire
 from plugin.core.messages.values import Member
 from plugin.core.outbox import Noted, Outbox
 
-KEPT_S: Final = 30.0
-KEPT_MAX: Final = 64
-REPEAT_S: Final = 1.0
+_KEPT_S: Final = 30.0
+_KEPT_MAX: Final = 64
+_REPEAT_S: Final = 1.0
 """A stranger is answered so often at most: nobody can make this agent flood a third."""
 
 
@@ -53,7 +53,7 @@ class Door:
             return True
         self._outbox.counters.rejected["name taken"] += 1
         known = self.refused.get(sender.address)
-        if known is None or known.since_s + REPEAT_S < now_s:
+        if known is None or known.since_s + _REPEAT_S < now_s:
             self._outbox.send_direct(sender.address, taken)
         reason = "it was removed" if taken.code == "removed" else f"its name {sender.name!r} is that of another node"
         self.note(sender.address, sender.name, reason, now_s)
@@ -67,7 +67,7 @@ class Door:
     def forget_old(self, *, now_s: float) -> None:
         """What was long ago may have been repaired."""
         for address, refused in list(self.refused.items()):
-            if now_s - refused.since_s > KEPT_S:
+            if now_s - refused.since_s > _KEPT_S:
                 del self.refused[address]
                 self.changed = True
 
@@ -99,7 +99,7 @@ class Door:
         self._outbox.counters.rejected["other password" if code == "password" else "other cluster"] += 1
         known = self._is_wanted(source)
         said = self.refused.get(source)
-        if (said is None or now_s - said.since_s >= REPEAT_S) and (known or len(self.refused) < KEPT_MAX):
+        if (said is None or now_s - said.since_s >= _REPEAT_S) and (known or len(self.refused) < _KEPT_MAX):
             self._outbox.send_direct(source, self.refusal(code))
             if code == "password":
                 reason = "its password is another one than here"
@@ -125,7 +125,7 @@ class Door:
 
     def note(self, address: IPv4Address, name: str, reason: str, now_s: float) -> None:
         """Remember a refusal, for status."""
-        if address in self.refused or len(self.refused) < KEPT_MAX:
+        if address in self.refused or len(self.refused) < _KEPT_MAX:
             self.refused[address] = Refused(name, reason, now_s)
             self.changed = True
 

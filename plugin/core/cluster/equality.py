@@ -11,14 +11,14 @@ from typing import Final
 from plugin.core.membership.members import Members
 from plugin.core.membership.swim import Chance
 
-QUIET_MS: Final = 2000
+_QUIET_MS: Final = 2000
 """Two agents compare everything when both have been quiet for so long and are still not equal."""
 
-SYNC_EVERY_S: Final = 1.0
-SYNC_EVERY_S_PER_MEMBER: Final = 0.05
+_SYNC_EVERY_S: Final = 1.0
+_SYNC_EVERY_S_PER_MEMBER: Final = 0.05
 """How often an agent may compare everything: less often in a large cluster, where it is more to compare and more do."""
 
-SYNC_LOOK_S: Final = 0.1
+_SYNC_LOOK_S: Final = 0.1
 
 
 class Equality:
@@ -63,17 +63,17 @@ class Equality:
 
     def heard(self, address: IPv4Address, digest: int, quiet_ms: int, *, now_s: float) -> None:
         """The agent at `address` has this digest, and has had it for so long."""
-        if digest != self._digest_now() and quiet_ms >= QUIET_MS and self._unequal is None:
+        if digest != self._digest_now() and quiet_ms >= _QUIET_MS and self._unequal is None:
             # Not at once: an agent that had no processor for a while has news waiting behind this.
             self._unequal = address, digest
-            self._next_sync_s = max(self._next_sync_s, now_s + SYNC_LOOK_S)
+            self._next_sync_s = max(self._next_sync_s, now_s + _SYNC_LOOK_S)
 
     def on_timer(self, *, now_s: float) -> None:
         """Compare with the agent that was not equal, unless that has passed or is passing."""
         if self._unequal is None or now_s < self._next_sync_s:
             return
         (address, digest), self._unequal = self._unequal, None
-        if digest != self._digest_now() and now_s - self._since_s >= QUIET_MS / 1000:
-            pause_s = max(SYNC_EVERY_S, SYNC_EVERY_S_PER_MEMBER * len(self._members.others))
+        if digest != self._digest_now() and now_s - self._since_s >= _QUIET_MS / 1000:
+            pause_s = max(_SYNC_EVERY_S, _SYNC_EVERY_S_PER_MEMBER * len(self._members.others))
             self._next_sync_s = now_s + pause_s * (0.5 + self._chance.random())
             self._compare(address)

@@ -12,15 +12,15 @@ from plugin.core.messages.kinds import Ack, Ping, PingFor
 from plugin.core.messages.values import Brief, Member
 from plugin.core.outbox import Outbox
 
-GOSSIP_S: Final = 0.2
+_GOSSIP_S: Final = 0.2
 """While there is news, HELPERS others are told this often: everybody knows after log(members) turns."""
 
-GREETINGS_PER_TURN_MAX: Final = 64
-GREET_LATE_S: Final = 0.4
+_GREETINGS_PER_TURN_MAX: Final = 64
+_GREET_LATE_S: Final = 0.4
 """Of two that hear of each other one greets at once, by name, and the other only when it has waited in vain."""
 
-HELP_MAX: Final = 64
-HELP_S: Final = 2.0
+_HELP_MAX: Final = 64
+_HELP_S: Final = 2.0
 
 
 class Pings:
@@ -59,17 +59,17 @@ class Pings:
         """Tell a few others what is new, and greet those that were never heard."""
         if now_s < self._next_gossip_s or not (self._has_news or self._greet):
             return
-        self._next_gossip_s = now_s + GOSSIP_S
+        self._next_gossip_s = now_s + _GOSSIP_S
         if self._has_news:
             alive = [name for name, member in self._members.others.items() if member.answers]
             self.tell_news(chosen(self._chance, alive, HELPERS))
-        for name in sorted(name for name, due_s in self._greet.items() if due_s <= now_s)[:GREETINGS_PER_TURN_MAX]:
+        for name in sorted(name for name, due_s in self._greet.items() if due_s <= now_s)[:_GREETINGS_PER_TURN_MAX]:
             del self._greet[name]
             self.ping(name, self._detector.next_seq())
 
     def greet(self, name: str, *, now_s: float) -> None:
         """A member is new, or is back: one of the two speaks first."""
-        self._greet[name] = now_s if self._members.me.name < name else now_s + GREET_LATE_S
+        self._greet[name] = now_s if self._members.me.name < name else now_s + _GREET_LATE_S
 
     def heard(self, name: str) -> None:
         """A member has spoken: it need not be greeted any more."""
@@ -93,7 +93,7 @@ class Pings:
 
     def help(self, asker: Member, target: str, seq: int, *, now_s: float) -> None:
         """Ping `target` for somebody who does not hear it."""
-        if target in self._members.others and len(self._helping) < HELP_MAX:
+        if target in self._members.others and len(self._helping) < _HELP_MAX:
             own = self._detector.next_seq()
             self._helping[target, own] = asker.name, seq, now_s
             self.ping(target, own)
@@ -113,7 +113,7 @@ class Pings:
     def drop_old(self, *, now_s: float) -> None:
         """Nobody waits any more for what was asked long ago."""
         for key, (_, _, since_s) in list(self._helping.items()):
-            if now_s - since_s > HELP_S:
+            if now_s - since_s > _HELP_S:
                 del self._helping[key]
 
     def _ack(self, seq: int, about: str, to: str) -> Ack:

@@ -17,8 +17,8 @@ from plugin.core.messages import kinds, values, wire
 from plugin.core.messages.values import Member
 from plugin.core.outbox import Outbox
 
-JOIN_S: Final = 0.3
-JOIN_MAX_S: Final = 5.0
+_JOIN_S: Final = 0.3
+_JOIN_MAX_S: Final = 5.0
 
 
 class Reunion:
@@ -72,15 +72,15 @@ class Reunion:
         self._now_s = now_s
         members = self._outbox.members
         if now_s >= self._next_remembering_s:
-            self._next_remembering_s = now_s + JOIN_MAX_S
+            self._next_remembering_s = now_s + _JOIN_MAX_S
             places = {str(seat.address) for seat in self._council.seats.values() if seat.address != members.me.address}
             alone = not any(member.answers for member in members.others.values())
             self._remembered = [IPv4Address(place) for place in chosen(self._chance, places, HELPERS)] if alone else []
         for seed in self._unjoined():
-            due_s, wait_s = self._due.get(seed, (now_s, JOIN_S))
+            due_s, wait_s = self._due.get(seed, (now_s, _JOIN_S))
             if now_s >= due_s:
                 # Agents that were started together must not try together, over and over.
-                self._due[seed] = now_s + wait_s * (0.5 + self._chance.random()), min(wait_s * 1.5, JOIN_MAX_S)
+                self._due[seed] = now_s + wait_s * (0.5 + self._chance.random()), min(wait_s * 1.5, _JOIN_MAX_S)
                 self.sync(seed)
 
     def look_at(self, addresses: Iterable[IPv4Address], *, instead: bool = False) -> None:

@@ -1,7 +1,7 @@
 """What people are told of the peers, and when: the states of status and log, made from what the other parts know.
 
 It decides nothing. Most messages change nothing that anybody sees, so only those whose state may be another are looked
-at again, and not more often than SHOW_S.
+at again, and not more often than _SHOW_S.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from plugin.core.membership.members import Peer, PeerState
 from plugin.core.messages.values import Member, MemberState
 from plugin.core.outbox import Outbox, PeerChanged
 
-SHOW_S: Final = 0.2
-NOTHING_HEARD: Final = "nothing heard yet: is its agent running, is port 6783 open?"
+_SHOW_S: Final = 0.2
+_NOTHING_HEARD: Final = "nothing heard yet: is its agent running, is port 6783 open?"
 
 
 class Showing:
@@ -44,7 +44,7 @@ class Showing:
         found = {member.address: self._peer(member) for member in self._outbox.members.others.values()}
         for seed, trouble in self._reunion.seeds.items():
             if seed not in found:
-                found[seed] = Peer(seed, reason=trouble or NOTHING_HEARD)
+                found[seed] = Peer(seed, reason=trouble or _NOTHING_HEARD)
         for address, (name, reason, _) in self._door.refused.items():
             found[address] = Peer(address, name, state=PeerState.REFUSED, reason=reason)
         return dict(sorted(found.items()))
@@ -76,7 +76,7 @@ class Showing:
         """Tell whose state is another."""
         if not self._is_stale() or now_s < self._next_s:
             return
-        self._next_s = now_s + SHOW_S
+        self._next_s = now_s + _SHOW_S
         if self._all_stale or self._door.changed or self._reunion.changed:
             looked_at = self.peers
             self._shown = {address: peer for address, peer in self._shown.items() if address in looked_at}

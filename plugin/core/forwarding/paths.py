@@ -27,7 +27,7 @@ LATE_S: Final = 5.0
 """An answer counts for so long, also when it had been missed: a slow path is no broken one. Then it is forgotten."""
 
 MISSED_MAX: Final = 3
-SMALL_MISSED_MAX: Final = 2
+_SMALL_MISSED_MAX: Final = 2
 """So many in a row, and the path is not UP. Small ones begin when the first large one is missed."""
 
 SMALL_BYTES: Final = 100
@@ -296,7 +296,7 @@ class Paths:
             return
         if target.small_passed:
             self._set(target, PathState.MTU, self._hole(target), SMALL_BYTES, now_s)
-        elif target.small_missed >= SMALL_MISSED_MAX:
+        elif target.small_missed >= _SMALL_MISSED_MAX:
             self._set(target, PathState.DOWN, self._block(target), 0, now_s)
 
     def _hole(self, target: _Target) -> str:

@@ -15,11 +15,11 @@ from plugin.core.messages import fields, kinds
 from plugin.core.messages.values import ENDPOINTS_PER_PEER_MAX, Endpoint, Member
 from plugin.core.outbox import EndpointsChanged, Outbox
 
-RESEND_S: Final = 0.3
-RESEND_MAX_S: Final = 5.0
-RESENDS_PER_TURN_MAX: Final = 64
-PULL_RETRY_S: Final = 0.5
-STEPS_KEPT: Final = 64
+_RESEND_S: Final = 0.3
+_RESEND_MAX_S: Final = 5.0
+_RESENDS_PER_TURN_MAX: Final = 64
+_PULL_RETRY_S: Final = 0.5
+_STEPS_KEPT: Final = 64
 _TURN_S: Final = 0.1
 
 
@@ -56,7 +56,7 @@ class Spread:
     def __init__(self, directory: Directory, outbox: Outbox) -> None:
         self._directory = directory
         self._outbox = outbox
-        self._steps: deque[kinds.Step] = deque(maxlen=STEPS_KEPT)
+        self._steps: deque[kinds.Step] = deque(maxlen=_STEPS_KEPT)
         self._confirmed: dict[str, int] = {}
         self._pushed: dict[str, _Pushed] = {}
         self._pulled_s: dict[str, float] = {}
@@ -85,12 +85,12 @@ class Spread:
         if now_s < self._due_s:
             return
         due = [name for name, pushed in self._pushed.items() if pushed.due_s <= now_s]
-        for name in due[:RESENDS_PER_TURN_MAX]:
+        for name in due[:_RESENDS_PER_TURN_MAX]:
             member = self._outbox.members.others.get(name)
             if member is None or not member.answers:
                 del self._pushed[name]  # told when it is there again
                 continue
-            wait_s = min(self._pushed[name].wait_s * 2, RESEND_MAX_S)
+            wait_s = min(self._pushed[name].wait_s * 2, _RESEND_MAX_S)
             self._pushed[name] = _Pushed(now_s + wait_s, wait_s)
             self._tell(name)
         self._due_s = min((pushed.due_s for pushed in self._pushed.values()), default=float("inf"))
@@ -103,8 +103,8 @@ class Spread:
         self._changed_s = now_s
         others = [name for name, member in self._outbox.members.others.items() if member.answers]
         for name in others:
-            self._pushed.setdefault(name, _Pushed(now_s + RESEND_S * self.patience, RESEND_S * self.patience))
-        self._due_s = min(self._due_s, now_s + RESEND_S * self.patience)
+            self._pushed.setdefault(name, _Pushed(now_s + _RESEND_S * self.patience, _RESEND_S * self.patience))
+        self._due_s = min(self._due_s, now_s + _RESEND_S * self.patience)
         self._outbox.broadcast(others, step)
         self._outbox.add(EndpointsChanged())
 
@@ -119,7 +119,7 @@ class Spread:
             self._assemblies.pop(name, None)
         if self._directory.own.version > self._confirmed.get(name, 0):
             # A moment later: most have it by then from an exchange of everything.
-            self._pushed[name] = _Pushed(now_s + _TURN_S, RESEND_S)
+            self._pushed[name] = _Pushed(now_s + _TURN_S, _RESEND_S)
             self._due_s = min(self._due_s, now_s + _TURN_S)
 
     def has_table(self, name: str, version: int, *, now_s: float) -> None:
@@ -215,6 +215,6 @@ class Spread:
             self._outbox.send(name, kinds.TablePart(own.version, part, len(chunks), chunk))
 
     def _pull(self, name: str, now_s: float) -> None:
-        if now_s - self._pulled_s.get(name, -PULL_RETRY_S) >= PULL_RETRY_S:
+        if now_s - self._pulled_s.get(name, -_PULL_RETRY_S) >= _PULL_RETRY_S:
             self._pulled_s[name] = now_s
             self._outbox.send(name, kinds.Pull())

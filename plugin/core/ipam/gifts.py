@@ -17,7 +17,7 @@ from plugin.core.messages import kinds
 from plugin.core.messages.values import Member, Segment
 from plugin.core.outbox import Noted, SpaceChanged, refusal
 
-WISHES_MAX: Final = 256
+_WISHES_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Gifts:
         known = self._wishes.get(wish)
         if known is not None:
             known.until_s = max(known.until_s, until_s)
-        elif len(self._wishes) < WISHES_MAX:
+        elif len(self._wishes) < _WISHES_MAX:
             self._wishes[wish] = _Asking(until_s, now_s)
 
     def why_not(self, wish: Wish) -> str:

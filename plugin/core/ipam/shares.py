@@ -14,8 +14,8 @@ from plugin.core.errors import InputError
 ALIGNMENT: Final = 256
 """Shares start at a multiple of this where they are large enough: people read 10.37.85.0 better than 10.37.85.85."""
 
-PREFIX_LENGTH_MIN: Final = 8
-PREFIX_LENGTH_MAX: Final = 29
+_PREFIX_LENGTH_MIN: Final = 8
+_PREFIX_LENGTH_MAX: Final = 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def parse_range(text: str) -> IPv4Network:
             f"the pod range must be an IPv4 network such as 10.32.0.0/12, found {text!r}: {error}",
             hint="write the network address, for example 10.32.0.0/12",
         ) from None
-    if not PREFIX_LENGTH_MIN <= network.prefixlen <= PREFIX_LENGTH_MAX:
+    if not _PREFIX_LENGTH_MIN <= network.prefixlen <= _PREFIX_LENGTH_MAX:
         raise InputError(
-            f"the pod range must be between /{PREFIX_LENGTH_MIN} and /{PREFIX_LENGTH_MAX}, found {network}",
+            f"the pod range must be between /{_PREFIX_LENGTH_MIN} and /{_PREFIX_LENGTH_MAX}, found {network}",
             hint="10.32.0.0/12 is the default",
         )
     return network

@@ -2,7 +2,7 @@
 
 SWIM (Das, Gupta, Motivala 2002): every PROBE_S each agent pings one other, in an order that is shuffled anew when all
 had their turn. Who does not answer is asked for by others (PING_FOR): when they hear it, only the direct way is
-broken; when nobody does, it is suspected, told so with the next ping, and has SUSPECT_S to contradict before it
+broken; when nobody does, it is suspected, told so with the next ping, and has _SUSPECT_S to contradict before it
 counts as failed. A failed one is still pinged, one a period, so that a healed network finds together by itself.
 
 An agent whose own timers fire late has too little processor, and so, most likely, have the others on the machine: it
@@ -27,7 +27,7 @@ ANSWER_S: Final = 0.35
 VERDICT_S: Final = 0.9
 LATE_S: Final = 0.3
 HELPERS: Final = 3
-SUSPECT_S: Final = 3.0
+_SUSPECT_S: Final = 3.0
 """For up to ten members; grows with log10, because news needs longer in a larger cluster."""
 
 STRAIN_MAX: Final = 7
@@ -230,7 +230,7 @@ class Detector:
         return sorted(name for name, member in self.members.others.items() if member.answers)
 
     def _suspect_s(self) -> float:
-        return SUSPECT_S * max(1.0, log10(len(self.members.others) + 1)) * self.patience
+        return _SUSPECT_S * max(1.0, log10(len(self.members.others) + 1)) * self.patience
 
 
 def chosen(chance: Chance, names: Iterable[str], count: int) -> list[str]:

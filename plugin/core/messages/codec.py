@@ -14,11 +14,11 @@ from typing import Any, Final, Generic, TypeVar
 from plugin.core.errors import CheckError
 from plugin.core.messages.values import NOBODY
 
-NAME_BYTES_MAX: Final = 63
+_NAME_BYTES_MAX: Final = 63
 LABEL_BYTES_MAX: Final = 40
 COUNTER_MAX: Final = (1 << 63) - 1
 UID_DIGITS: Final = 16
-ROWS_REMEMBERED: Final = 2048
+_ROWS_REMEMBERED: Final = 2048
 _HEX: Final = frozenset("0123456789abcdef")
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9.-]*")
 
@@ -92,7 +92,7 @@ def row(make: Callable[..., T], fields: dict[str, Codec[Any]], *, recurs: bool =
         return make(*(codec.load(value) for codec, value in zip(codecs, values, strict=True)))
 
     # `typed`, for True is not 1 here; what is refused raises, and is never remembered.
-    remembered = lru_cache(maxsize=ROWS_REMEMBERED, typed=True)(checked)
+    remembered = lru_cache(maxsize=_ROWS_REMEMBERED, typed=True)(checked)
 
     def load(value: Any) -> T:
         if not isinstance(value, list) or len(value) != len(codecs):
@@ -127,7 +127,7 @@ def _load_address(value: Any) -> IPv4Address:
 
 def _load_name(value: Any) -> str:
     """A node's name, as the agent's configuration has it: nothing that would grow when it is written as JSON."""
-    if not isinstance(value, str) or len(value) > NAME_BYTES_MAX or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or len(value) > _NAME_BYTES_MAX or not _NAME.fullmatch(value):
         raise WireError(f"wanted a node's name, found {_shown(value)}")
     return value
 

@@ -70,7 +70,7 @@ NEWS_PER_DATAGRAM_MAX: Final = 5
 LINKS_PER_DATAGRAM_MAX: Final = 2
 SEGMENTS_PER_DATAGRAM_MAX: Final = 16
 PARTS_MAX: Final = 512
-SEGMENTS_MAX: Final = 16384
+_SEGMENTS_MAX: Final = 16384
 
 # ---- values, each a list of its fields
 ENDPOINT: Final = row(
@@ -102,13 +102,13 @@ MEMBER: Final = row(
     },
     recurs=True,
 )
-LINK_NEWS: Final = row(LinkNews, {"origin": NAME, "target": NAME, "stamp": COUNTER, "broken": FLAG})
+_LINK_NEWS: Final = row(LinkNews, {"origin": NAME, "target": NAME, "stamp": COUNTER, "broken": FLAG})
 _BRIEF: Final = row(
     Brief,
     {"digest": counter(highest=(1 << 64) - 1), "quiet_ms": COUNTER, "table": COUNTER, "free": COUNTER},
 )
 _NEWS: Final = listing(MEMBER, NEWS_PER_DATAGRAM_MAX)
-_LINKS: Final = listing(LINK_NEWS, LINKS_PER_DATAGRAM_MAX)
+_LINKS: Final = listing(_LINK_NEWS, LINKS_PER_DATAGRAM_MAX)
 _SOME_ENDPOINTS: Final = listing(ENDPOINT, ENDPOINTS_PER_DATAGRAM_MAX)
 _HAVE: Final = row(Have, {"name": NAME, "life": COUNTER, "version": COUNTER})
 _TABLE: Final = row(
@@ -117,7 +117,7 @@ _TABLE: Final = row(
 )
 _SEATS: Final = listing(row(Seat, {"uid": UID, "name": NAME, "address": ADDRESS}, recurs=True), MEMBERS_MAX)
 UIDS: Final = listing(UID, 2 * MEMBERS_MAX)
-_SEGMENTS: Final = listing(SEGMENT, SEGMENTS_MAX)
+_SEGMENTS: Final = listing(SEGMENT, _SEGMENTS_MAX)
 STATE: Final = row(
     RingState, {"ring": text(UID_DIGITS), "epoch": COUNTER, "seats": _SEATS, "left": UIDS, "segments": _SEGMENTS}
 )
@@ -151,7 +151,7 @@ FIELDS: Final[dict[Kind, tuple[type[Any], dict[str, Codec[Any]]]]] = {
         Sync,
         {
             "members": listing(MEMBER, MEMBERS_MAX),
-            "links": listing(LINK_NEWS, MEMBERS_MAX),
+            "links": listing(_LINK_NEWS, MEMBERS_MAX),
             "have": listing(_HAVE, MEMBERS_MAX),
             "tables": listing(_TABLE, MEMBERS_MAX),
             "wanted": listing(NAME, MEMBERS_MAX),
