@@ -176,7 +176,6 @@ def _remove_directories(paths: LabPaths) -> None:
         paths.directory.rmdir()
     except OSError as error:
         raise _unremovable(paths, error) from error
-    mounts.drop_netns_directory()
     _remove_run_directory()
 
 
@@ -188,7 +187,8 @@ def _unremovable(paths: LabPaths, error: OSError) -> CheckError:
 
 
 def _remove_run_directory() -> None:
-    """Remove /run/weavelab when the last lab is gone; refuses by itself while anything is in it."""
+    """Remove /run/netns, if it is ours, and /run/weavelab when the last lab is gone; while one is left, neither."""
+    mounts.drop_netns_directory()
     with contextlib.suppress(OSError):
         RUN.rmdir()
 

@@ -139,12 +139,13 @@ def drop_netns_directory() -> None:
     with contextlib.suppress(OSError), _alone():
         if not _OURS.exists() or any(entry.is_dir() for entry in RUN.iterdir()):
             return
-        if any(NETNS.iterdir()):  # it is theirs now
-            _OURS.unlink()
-            return
+        # Where something is in it, or comes in between (ENOTEMPTY, EBUSY), it is theirs now; a command that was killed
+        # here may have left any part of this undone.
         with contextlib.suppress(OSError):
-            netns.umount(NETNS)  # without MNT_DETACH: EBUSY when something is mounted below
-        NETNS.rmdir()  # ENOTEMPTY, EBUSY: somebody came in between
+            if not any(NETNS.iterdir()):
+                netns.umount(NETNS)  # without MNT_DETACH: EBUSY when something is mounted below
+        with contextlib.suppress(OSError):
+            NETNS.rmdir()
         _OURS.unlink()
 
 

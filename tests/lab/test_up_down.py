@@ -366,6 +366,15 @@ def test_a_killed_down_is_finished_by_the_next(topology: Path, later_s: float) -
     assert traces() == []
 
 
+def test_a_down_that_was_killed_when_the_lab_was_gone_already_is_finished_too() -> None:
+    with namespace_of_somebody(f"{OTHER}-x"):  # so that /run/netns stays what it is
+        RUN.mkdir()
+        (RUN / ".made-netns-directory").touch()
+        ok("down", "--all")
+        assert not RUN.exists()
+    assert traces() == []
+
+
 @pytest.mark.parametrize("damage", ["empty", "absent", "old names"])
 def test_a_lab_with_a_damaged_state_file_can_be_removed(topology: Path, damage: str) -> None:
     with namespace_of_somebody(f"{OTHER}-x"):
