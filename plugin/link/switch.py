@@ -3,6 +3,7 @@
 import errno
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Final
 
 from plugin.core.errors import InputError, MissingError
 from plugin.core.packet.vxlan import overlay_mtu
@@ -104,6 +105,19 @@ def remove_address(netlink: Netlink, link: Link, interface: IPv4Interface) -> No
     """The link has this address no longer."""
     if (link.index, interface) in netlink.addresses():
         netlink.request(rtnl.address_del(link.index, interface), what=f"remove {interface} from {link.name}")
+
+
+_SIDE_PREFIX: Final = 32
+
+
+def side_gateway(address: IPv4Address) -> IPv4Interface:
+    """The form in which the switch has a gateway beside its own address: with a prefix that changes no route."""
+    return IPv4Interface((address, _SIDE_PREFIX))
+
+
+def is_side_gateway(interface: IPv4Interface, pod_range: IPv4Network) -> bool:
+    """Whether an address of the switch is such a gateway and not its own address."""
+    return interface.ip in pod_range and interface.network.prefixlen == _SIDE_PREFIX
 
 
 def overlapping_route(netlink: Netlink, network: IPv4Network, *, except_link: int) -> IPv4Network | None:

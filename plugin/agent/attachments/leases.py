@@ -5,7 +5,7 @@ so on behind the interface, which no interface can be called.
 """
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 from typing import Final
 
@@ -16,11 +16,10 @@ from plugin.core.ipam.allocator import AddressTakenError, Attachment, PoolExhaus
 from plugin.core.ipam.council import Wish
 from plugin.core.ipam.shares import Share
 from plugin.core.node import Node
-from plugin.link import rtnl
+from plugin.link import rtnl, switch
 from plugin.link.netlink import Link, Netlink
 
 _GATEWAY: Final = ("weave", "weave:gateway")
-_HOST_PREFIX: Final = 32
 
 
 class SpaceNeededError(CniError):
@@ -168,7 +167,7 @@ class SideGateways:
     def take_up(self) -> None:
         """Hold those that an earlier agent gave the switch."""
         for index, interface in self._netlink.addresses():
-            if index == self._bridge.index and is_side_gateway(interface, self._range):
+            if index == self._bridge.index and switch.is_side_gateway(interface, self._range):
                 self._node.allocator.claim((*_GATEWAY, str(interface.ip)), interface.ip, adopt=True)
 
     def serve(self, gateway: IPv4Address) -> None:
@@ -188,14 +187,9 @@ class SideGateways:
         leases.claim(holder, [gateway], now_s=0)
         try:
             self._netlink.request(
-                rtnl.address_add(self._bridge.index, IPv4Interface((gateway, _HOST_PREFIX))),
+                rtnl.address_add(self._bridge.index, switch.side_gateway(gateway)),
                 what=f"give {gateway} to {self._bridge.name}",
             )
         except OSError as error:
             leases.release(holder, now_s=0)
             raise CniError(cni.ATTACH_FAILED, f"the switch cannot be the gateway {gateway}: {error}") from error
-
-
-def is_side_gateway(interface: IPv4Interface, pod_range: IPv4Network) -> bool:
-    """Whether an address of the bridge is such a gateway and not the switch's own."""
-    return interface.ip in pod_range and interface.network.prefixlen == _HOST_PREFIX

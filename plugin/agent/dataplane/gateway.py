@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from plugin.agent.attachments.leases import is_side_gateway
 from plugin.agent.space import Space
 from plugin.agent.store import Record, Store
 from plugin.core.ipam.allocator import EXPOSE, PoolExhaustedError, RingAllocator
@@ -125,7 +124,7 @@ class Gateway:
             for index, interface in self._netlink.addresses()
             if index == self._bridge.index
             and interface.ip in self._range
-            and not is_side_gateway(interface, self._range)
+            and not switch.is_side_gateway(interface, self._range)
         ]
 
     def _use(self, address: IPv4Address) -> None:

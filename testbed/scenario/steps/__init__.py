@@ -1,4 +1,5 @@
 """The kinds of steps, one file a kind: its expectation as a sentence, and one attempt at it.
 
-An attempt measures with the probes and judges what it saw; repeating it, deadlines and verdicts are the runner's.
+An attempt measures with the probes and judges what it saw. It never repeats itself, and gives no verdict on the step:
+that is the runner's.
 """
