@@ -142,6 +142,11 @@ class Store:
         """What is remembered now."""
         return dict(self._records)
 
+    @property
+    def pods(self) -> dict[Attachment, Record]:
+        """The attachments of pods: all but the switch's own address."""
+        return {attachment: record for attachment, record in self._records.items() if attachment != EXPOSE}
+
     def get(self, attachment: Attachment) -> Record | None:
         """What is remembered of one attachment."""
         return self._records.get(attachment)

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-STDIN_BYTES_MAX = (
-    15 << 20
-)  # the agent's limit for the whole call is 16 MiB (plugin/core/cni/request.py, BODY_BYTES_MAX)
+STDIN_BYTES_MAX = 15 << 20  # the agent takes 16 MiB for the whole call (core/cni/types.py, BODY_BYTES_MAX)
 
 # The WEAVE_ variables exist for tests: no runtime sets them.
 AGENT_SOCKET = posix.environ.get(b"WEAVE_SOCKET", b"/run/weave/weave.sock")

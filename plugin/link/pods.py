@@ -12,7 +12,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
-from plugin.core.cni import request as cni
+from plugin.core.cni.types import Observed, ObservedLink, Route
 from plugin.core.errors import CheckError, WeaveError
 from plugin.link import netns, rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
@@ -60,7 +60,7 @@ class PodLink:
     mac: str
     mtu_bytes: int
     interfaces: Sequence[IPv4Interface]
-    routes: Sequence[cni.Route]
+    routes: Sequence[Route]
     hairpin: bool
 
 
@@ -239,7 +239,7 @@ def detach_together(netlink: Netlink, names: Sequence[str]) -> dict[str, Netlink
     }
 
 
-def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname: str) -> cni.Observed:
+def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname: str) -> Observed:
     """What CHECK compares: both ends, their pairing, and what the pod's end carries.
 
     Raises:
@@ -255,7 +255,7 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
     except OSError as error:
         raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
     outer = netlink.link(name)
-    return cni.Observed(
+    return Observed(
         container=_seen(inner),
         host_ifname=name,
         host=_seen(outer),
@@ -263,12 +263,12 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
         hairpin=None if outer is None else outer.hairpin,
         paired=inner is None or outer is None or inner.peer_index in {0, outer.index},
         addresses=tuple(interface for index, interface in addresses if inner is not None and index == inner.index),
-        routes=tuple(cni.Route(route.destination, route.gateway) for route in routes),
+        routes=tuple(Route(route.destination, route.gateway) for route in routes),
     )
 
 
-def _seen(link: Link | None) -> cni.ObservedLink | None:
-    return None if link is None else cni.ObservedLink(link.name, link.mac, link.mtu, link.up)
+def _seen(link: Link | None) -> ObservedLink | None:
+    return None if link is None else ObservedLink(link.name, link.mac, link.mtu, link.up)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from plugin.core.cni.request import NO_ADDRESS
+from plugin.core.cni.types import NO_ADDRESS
 from plugin.core.errors import CheckError, WeaveError
 from testbed.faults.judge import twice
 from testbed.kubelet.choice import kubelet_of

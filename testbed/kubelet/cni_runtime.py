@@ -27,7 +27,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any, Final
 
-from plugin.core.cni.request import at_least
+from plugin.core.cni.types import at_least
 from plugin.core.errors import CheckError
 from plugin.link import netns
 from testbed.machine.space import Completed, Space, call, run

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from plugin.core.cni.hostports import ANY_ADDRESS, PortMapping
-from plugin.core.cni.request import VERSIONS
+from plugin.core.cni.types import VERSIONS
 from plugin.core.errors import CheckError
 from testbed.topology.model import BandwidthSpec, PodSpec, PortSpec
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plugin.core.cni.request import VERSIONS
+from plugin.core.cni.types import VERSIONS
 from testbed.kubelet.cni_runtime import Added, CniRuntime, Sandbox
 from testbed.machine.space import Space, run
 from testbed.topology.cni_conf import CniCallError

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from plugin import cni as cni_package
-from plugin.core.cni.request import VERSIONS, CniError, parse_request, queue_name
+from plugin.core.cni.request import parse_request, queue_name
+from plugin.core.cni.types import VERSIONS, CniError
 from plugin.executables import plugin_executable
 
 ID = "0123456789abcdef" * 4

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from plugin.core.cni.request import VERSIONS
+from plugin.core.cni.types import VERSIONS
 from plugin.executables import plugin_executable
 from tests.support.cluster import Cluster
 from tests.support.runtime import Ran, Runtime

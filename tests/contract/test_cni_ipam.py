@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from plugin.core.cni.request import VERSIONS
+from plugin.core.cni.types import VERSIONS
 from testbed.machine.space import Space, spawn
 from tests.support import dhcp_server
 from tests.support.chain_runtime import DEBIAN_PLUGINS, Runtime, needs_plugins

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plugin.core.cni.request import VERSIONS
+from plugin.core.cni.types import VERSIONS
 from tests.support.chain_runtime import Answer, Runtime
 from tests.support.cluster import unpin, wait_for
 

@@ -12,12 +12,13 @@ from plugin.agent.api import layouts
 from plugin.agent.api.actions import Actions, object_of
 from plugin.agent.api.server import Handler, Request, Response, json_response
 from plugin.agent.api.status import Status
-from plugin.agent.attachments.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.attachments.attachments import Attachments, NotReadyError
+from plugin.agent.attachments.leases import SpaceNeededError
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.driver import Driver
 from plugin.agent.space import SPACE_WAIT_S, Space
 from plugin.core.cni.ipam import IpamPlan
-from plugin.core.cni.request import INTERNAL, NO_ADDRESS, CniError
+from plugin.core.cni.types import INTERNAL, NO_ADDRESS, CniError
 
 _TEXT: Final = "text/plain; charset=utf-8"
 

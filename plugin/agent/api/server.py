@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import h11
 
 from plugin.agent.streams import hung_up
-from plugin.core.cni.request import BODY_BYTES_MAX
+from plugin.core.cni.types import BODY_BYTES_MAX
 from plugin.core.errors import InputError, WeaveError
 
 _PAUSE_S: Final = 0.2

@@ -9,10 +9,9 @@ from ipaddress import IPv4Network
 from typing import Final
 
 from plugin.agent.store import Record
-from plugin.core.cni import request as cni
 from plugin.core.cni.ipam import subnet_complaint
 from plugin.core.cni.lease import ADDRESSES_MAX
-from plugin.core.cni.request import CniError, CniRequest
+from plugin.core.cni.types import DEFAULT_BRIDGE, INVALID_CONFIG, INVALID_NETNS, UNSUPPORTED_FIELD, CniError, CniRequest
 from plugin.core.ipam.allocator import Attachment
 from plugin.link import netns
 from plugin.link.netlink import Link
@@ -29,22 +28,20 @@ def sandbox(request: CniRequest, netns_fd: int | None) -> int:
     """
     if netns_fd is None:
         raise CniError(
-            cni.INVALID_NETNS, f"the pod's network namespace {request.netns} could not be opened",
+            INVALID_NETNS, f"the pod's network namespace {request.netns} could not be opened",
             "CNI_NETNS must name an existing network namespace",
         )  # fmt: skip
     own = netns.current("net")
     try:
         if netns.same_namespace(own, netns_fd):
             raise CniError(
-                cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is the node's own network namespace",
+                INVALID_NETNS, f"CNI_NETNS {request.netns} is the node's own network namespace",
                 "a pod on the host network needs no CNI call",
             )  # fmt: skip
         with netns.entered(netns_fd):
             pass
     except OSError as error:
-        raise CniError(
-            cni.INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {error.strerror}"
-        ) from error
+        raise CniError(INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {error.strerror}") from error
     finally:
         os.close(own)
     return netns_fd
@@ -65,23 +62,23 @@ def refuse_what_is_not_here(
         CniError: It does (codes 2 and 7).
     """
     config = request.config
-    if config.bridge not in {cni.DEFAULT_BRIDGE, bridge.name}:
+    if config.bridge not in {DEFAULT_BRIDGE, bridge.name}:
         raise CniError(
-            cni.UNSUPPORTED_FIELD,
+            UNSUPPORTED_FIELD,
             f'"bridge": {config.bridge} is not this agent\'s switch, which is {bridge.name}',
             "leave bridge out of the configuration",
         )
     for one in (one for ranged in config.ipam.ranges for one in ranged):
         if complaint := subnet_complaint(one, pod_range, _SUBNET_PREFIX_MAX):
-            raise CniError(cni.INVALID_CONFIG, complaint, f"name a subnet of {pod_range}, or leave ipam.subnet out")
+            raise CniError(INVALID_CONFIG, complaint, f"name a subnet of {pod_range}, or leave ipam.subnet out")
     if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
-        raise CniError(cni.UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
+        raise CniError(UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
     if not config.requested_mac:
         return
     others = {record.mac for attachment, record in records.items() if attachment != request.attachment}
     if config.requested_mac in {bridge.mac, *others}:
         raise CniError(
-            cni.INVALID_CONFIG,
+            INVALID_CONFIG,
             f"the MAC address {config.requested_mac} is another interface's on this switch",
             "ask for another one, or for none",
         )
@@ -96,7 +93,7 @@ def mtu_bytes_for(request: CniRequest, most_bytes: int) -> int:
     wanted = request.config.mtu_bytes
     if wanted > most_bytes:
         raise CniError(
-            cni.INVALID_CONFIG,
+            INVALID_CONFIG,
             f"mtu {wanted} is larger than the network carries: {most_bytes} bytes",
             "leave mtu out of the configuration, or lower it",
         )

@@ -1,12 +1,13 @@
-"""THE LIFE OF A CNI ADD, inside the agent: ADD, DEL, CHECK, GC and STATUS, each a function to read downward.
+"""THE LIFE OF A CNI ADD, inside the agent: `handle` chooses the verb, `_add` is to be read downwards.
 
 The executable has opened the pod's namespace and sent the descriptor along (plugin/cni/weave_net.py); here an address
 is allocated, remembered on disk, put on a veth pair by plugin/link/pods.py, and announced to the peers.
 Undo is a stack: every step names its own inverse, and a failure at any point leaves nothing behind.
 
-What the functions call, in the order of an ADD's life: admission.py (may this be asked here), leases.py (which
-addresses), capabilities.py (host ports, limits), and for its end removals.py (many links at once, in threads),
-delegating.py (what another IPAM plugin has to be asked), del_queue.py (DELs that came while no agent ran).
+What an ADD calls, in this order: admission.py (may this be asked here), leases.py (which addresses), capabilities.py
+(host ports, limits), delegating.py (what another IPAM plugin has to be asked). A pod's end is in leaving.py, CHECK and
+STATUS in looking.py, what a starting agent makes of the pods it finds in recovery.py, DELs that came while no agent ran
+in del_queue.py.
 """
 
 import dataclasses
@@ -22,25 +23,35 @@ from plugin.agent.attachments import admission
 from plugin.agent.attachments.capabilities import Capabilities
 from plugin.agent.attachments.del_queue import DelQueue
 from plugin.agent.attachments.delegating import RECOVERED, asked, give_back, plan
-from plugin.agent.attachments.leases import Leases, SideGateways, SpaceNeededError
+from plugin.agent.attachments.leases import Leases, SideGateways
+from plugin.agent.attachments.leaving import Leaving
+from plugin.agent.attachments.looking import Looking
+from plugin.agent.attachments.recovery import Recovery
 from plugin.agent.attachments.removals import Hears, Removals
 from plugin.agent.store import Record, Store
-from plugin.core.cni import request as cni
 from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.cni.capabilities import fitted
 from plugin.core.cni.ipam import IpamCall, IpamPlan
 from plugin.core.cni.lease import Lease, delegated_lease, own_lease
-from plugin.core.cni.request import CniError, CniRequest
+from plugin.core.cni.request import parse_request
+from plugin.core.cni.result import result_json
+from plugin.core.cni.types import (
+    ALREADY_ATTACHED,
+    ATTACH_FAILED,
+    IO_FAILURE,
+    NO_ADDRESS,
+    TRY_AGAIN_LATER,
+    Attached,
+    CniError,
+    CniRequest,
+)
 from plugin.core.errors import MissingError
-from plugin.core.ipam.allocator import EXPOSE, AddressTakenError, Attachment, RingAllocator
+from plugin.core.ipam.allocator import EXPOSE, Attachment, RingAllocator
 from plugin.core.node import Node
 from plugin.link import pods, rules
-from plugin.link.netlink import Link, Netlink, NetlinkError
+from plugin.link.netlink import Link, Netlink
 
 _LABEL_ID_CHARACTERS: Final = 12
-_EMPTY: Final = ""
-
-
-__all__ = ["Attachments", "NotReadyError", "SpaceNeededError"]
 
 
 class NotReadyError(CniError):
@@ -93,39 +104,50 @@ class Attachments:
         self._range = pod_range
         self._find_gateway = gateway
         self._mtu_bytes = mtu_bytes
-        self._allocator = allocator
         self._store = store
         self._node = node
         self._gateways = gateways
         self._leases = Leases(node)
-        self._others_have = others_have
         self._now_s = now_s
         self._log = log
-        self._unfinished: dict[Attachment, Record] = {}
         self._queue = DelQueue(queue, self.handle, log)
-        netlinks, departures = removing
-        self.removals = Removals(
-            netlinks=netlinks,
-            departures=departures,
-            finish=self._on_removed,
-            refused=self._on_refused,
-            detach=pods.detach_together,
+        self._leaving = Leaving(
+            removing=removing,
+            store=store,
+            node=node,
+            leases=self._leases,
+            capabilities=capabilities,
+            now_s=now_s,
+            log=log,
         )
-        self._verbs = {
-            "ADD": self._add, "CHECK": self._check, "STATUS": self._status,
-        }  # fmt: skip
+        looking = Looking(
+            netlink=netlink,
+            bridge=bridge,
+            known=self._known,
+            leases=self._leases,
+            capabilities=capabilities,
+            allocator=allocator,
+            gateway=gateway,
+            others_have=others_have,
+        )
+        self._verbs = {"ADD": self._add, "CHECK": looking.check, "STATUS": looking.status}
         self._removing_verbs = {"DEL": self._del, "GC": self._gc}
 
     @property
     def records(self) -> dict[Attachment, Record]:
         """The attachments of this node, the bridge's own address excepted."""
-        return {attachment: record for attachment, record in self._store.records.items() if attachment != EXPOSE}
+        return self._store.pods
+
+    @property
+    def removals(self) -> Removals:
+        """What deletes links; start and stop it with the event loop."""
+        return self._leaving.removals
 
     @property
     def _gateway(self) -> IPv4Address:
         gateway = self._find_gateway()
         if gateway is None:
-            raise NotReadyError(cni.TRY_AGAIN_LATER, "this node has no addresses yet", "weave status ipam says why")
+            raise NotReadyError(TRY_AGAIN_LATER, "this node has no addresses yet", "weave status ipam says why")
         return gateway
 
     async def handle(
@@ -155,7 +177,7 @@ class Attachments:
         Raises:
             CniError: The call fails; nothing was left behind but, before a plugin was asked, what its DEL removes.
         """
-        request = cni.parse_request(body)
+        request = parse_request(body)
         if delegated is not None:
             request = dataclasses.replace(request, delegated=delegated)
         try:
@@ -177,7 +199,7 @@ class Attachments:
             await self.remove(unfinished)
         await self.removals.settled(attachment)
         if gone():
-            raise CniError(cni.TRY_AGAIN_LATER, "the caller went away, nothing was done")
+            raise CniError(TRY_AGAIN_LATER, "the caller went away, nothing was done")
 
     def _known(self, attachment: Attachment) -> Record | None:
         return None if attachment == EXPOSE else self._store.get(attachment)
@@ -188,13 +210,13 @@ class Attachments:
         begun = self._known(request.attachment)
         if begun is not None and (begun.address or request.delegated is None):
             raise CniError(
-                cni.ALREADY_ATTACHED,
+                ALREADY_ATTACHED,
                 f"{request.container_id} is attached already, with {begun.address or 'no address'} on {request.ifname}",
                 "every ADD needs a DEL before it is repeated",
             )
         admission.refuse_what_is_not_here(request, self._bridge, self._range, self.records)
         mtu_bytes = admission.mtu_bytes_for(request, self._mtu_bytes)
-        bandwidth = cni.fitted(request.config.bandwidth, mtu_bytes)
+        bandwidth = fitted(request.config.bandwidth, mtu_bytes)
         others = (record for attachment, record in self.records.items() if attachment != request.attachment)
         self._capabilities.refuse_taken(request.config.ports, others)
         _ = self._gateway  # before anything is done: without one no pod can be complete
@@ -227,7 +249,7 @@ class Attachments:
                 "pod": record.label, "address": record.address, "interface": record.host_ifname, "mac": record.mac,
             },
         )  # fmt: skip
-        attached = cni.Attached(
+        attached = Attached(
             bridge=self._bridge.name,
             bridge_mac=self._bridge.mac,
             host_ifname=record.host_ifname,
@@ -240,7 +262,7 @@ class Attachments:
             routes=lease.routes,
             dns=lease.dns,
         )
-        return cni.result_json(request, attached)
+        return result_json(request, attached)
 
     def _begin(self, request: CniRequest, sandbox: int, mtu_bytes: int) -> IpamPlan:
         """The first half of an ADD whose addresses another IPAM plugin gives: the interface, as some of them need it.
@@ -273,7 +295,7 @@ class Attachments:
         for interface, _ in lease.addresses:
             if interface.ip not in self._range:
                 raise CniError(
-                    cni.NO_ADDRESS,
+                    NO_ADDRESS,
                     f"the IPAM plugin {kind} gave {interface.ip}, which is not in the pod range {self._range}",
                     "nobody could tell whether another node has it: configure it with a part of the pod range",
                 )
@@ -287,16 +309,15 @@ class Attachments:
         try:
             rules.keep_address(record.addresses, keep=True)
         except MissingError as error:
-            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
+            raise CniError(ATTACH_FAILED, error.message, error.hint) from error
 
     def _undo_allocation(self, attachment: Attachment) -> None:
         """Forget first, then give back: an address that is still written down must stay held."""
         try:
             self._store.drop(attachment)
         except MissingError as error:
-            self._log.error("detach will be repeated", extra={"pod": attachment[1], "reason": str(error)})
             if (record := self._known(attachment)) is not None:
-                self._unfinished[attachment] = record
+                self._leaving.put_off(record, error)
             return
         self._leases.release(attachment, now_s=self._now_s())
 
@@ -332,7 +353,7 @@ class Attachments:
         try:
             self._store.put(record)
         except MissingError as error:
-            raise CniError(cni.IO_FAILURE, error.message, error.hint) from error
+            raise CniError(IO_FAILURE, error.message, error.hint) from error
 
     def _pod_link(self, request: CniRequest, record: Record, lease: Lease, mtu_bytes: int) -> pods.PodLink:
         return pods.PodLink(
@@ -349,15 +370,15 @@ class Attachments:
         try:
             return pods.configure(self._netlink, sandbox, pod)
         except pods.AttachError as error:
-            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
+            raise CniError(ATTACH_FAILED, error.message, error.hint) from error
 
     def _attach(self, sandbox: int, pod: pods.PodLink) -> Link:
         try:
             return pods.attach(self._netlink, self._bridge, sandbox, pod)
         except pods.AlreadyAttachedError as error:
-            raise CniError(cni.ALREADY_ATTACHED, error.message, error.hint) from error
+            raise CniError(ALREADY_ATTACHED, error.message, error.hint) from error
         except (pods.AttachError, MissingError) as error:
-            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
+            raise CniError(ATTACH_FAILED, error.message, error.hint) from error
 
     # --- DEL --------------------------------------------------------------------------------------------------------
     def _del(self, request: CniRequest) -> tuple[Sequence[Record], str | IpamPlan]:
@@ -375,59 +396,7 @@ class Attachments:
         found = (self._known((RECOVERED, name, RECOVERED)) for name in reversed(names))
         return next((record for record in found if record is not None), None)
 
-    async def remove(self, *records: Record) -> None:
-        """Take pods from the network, all at once; what the kernel or the disk refuses is tried again by `retry`."""
-        leaving = []
-        for record in records:
-            for address in record.addresses:
-                self._node.detach(address, now_s=self._now_s())
-            try:
-                self._capabilities.withdraw(record)
-                if not record.masquerade:
-                    rules.keep_address(record.addresses, keep=False)
-            except (MissingError, NetlinkError) as error:
-                self._on_refused(record, error)
-            else:
-                leaving.append(record)
-        await self.removals.remove(leaving)
-
-    def _on_removed(self, records: Sequence[Record]) -> None:
-        """Their links are gone: forget them, then free their addresses."""
-        try:
-            self._store.drop(*(record.attachment for record in records))
-        except MissingError as error:
-            for record in records:
-                self._on_refused(record, error)
-            return
-        for record in records:
-            self._unfinished.pop(record.attachment, None)
-            self._leases.release(record.attachment, now_s=self._now_s())
-            self._log.info("pod detached", extra={"pod": record.label, "address": record.address})
-
-    def _on_refused(self, record: Record, error: BaseException) -> None:
-        """The address stays held until the record is gone for good; `retry` tries again."""
-        self._unfinished[record.attachment] = record
-        self._log.error("detach will be repeated", extra={"pod": record.label, "reason": str(error)})
-
-    # --- CHECK, GC, STATUS --------------------------------------------------------------------------------------------
-    def _check(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
-        sandbox = admission.sandbox(request, netns_fd)
-        record = self._known(request.attachment)
-        if record is None:
-            raise CniError(
-                cni.UNKNOWN_CONTAINER, f"{request.container_id} is not attached to network {request.network} here"
-            )
-        try:
-            found = pods.observe(self._netlink, self._bridge, sandbox, name=record.host_ifname, ifname=request.ifname)
-        except pods.AttachError as error:
-            raise CniError(cni.CHECK_FAILED, error.message, error.hint) from error
-        reserved = self._leases.held(request.attachment)
-        differences = cni.check_differences(request, dataclasses.replace(found, reserved=reserved))
-        differences += self._capabilities.differences(record)
-        if differences:
-            raise cni.check_failed(differences)
-        return plan(asked(request))
-
+    # --- GC -----------------------------------------------------------------------------------------------------------
     def _gc(self, request: CniRequest) -> tuple[Sequence[Record], str | IpamPlan]:
         valid = request.valid_attachments
         ours = [record for record in self.records.values() if record.network == request.network]
@@ -436,78 +405,32 @@ class Attachments:
         calls = [call for record in leaving for call in give_back(record, None)]
         return leaving, plan([*calls, *asked(request)])
 
-    def _status(self, request: CniRequest, _netns_fd: int | None) -> str | IpamPlan:
-        if self._find_gateway() is None:  # at once: a STATUS asks what is, and never waits
-            raise CniError(cni.NOT_AVAILABLE, "this node has no addresses yet", "weave status ipam says why")
-        if request.delegate is not None:
-            return plan(asked(request))
-        if not self._allocator.free and not self._others_have():
-            raise CniError(cni.LIMITED_CONNECTIVITY, f"all {self._allocator.capacity} addresses of this node are held")
-        return _EMPTY
-
     # --- after a start, and from time to time -------------------------------------------------------------------------
     async def reconcile(self) -> None:
-        """Bring records, kernel and allocator together; called at the start, before the API answers.
+        """Bring records, kernel and allocator together; called at the start, before the API answers."""
+        recovery = Recovery(
+            netlink=self._netlink,
+            bridge=self._bridge,
+            store=self._store,
+            leases=self._leases,
+            capabilities=self._capabilities,
+            leaving=self._leaving,
+            announce=self._announce,
+            log=self._log,
+        )
+        await recovery.reconcile()
 
-        A record whose link is there is a living pod: its address is claimed and announced. One whose link is gone is a
-        pod that ended while nobody looked (a reboot, a crash in the middle of ADD): freed. A pod's link without a
-        record can only exist when the journal was lost: its address is read from the switch and held, never given away.
-        """
-        found = pods.leftovers(self._netlink, self._bridge)
-        recorded = self.records  # before anything is removed: a link that goes with its record is nobody's to adopt
-        leaving = []
-        for attachment, record in recorded.items():
-            # The address is claimed even for a pod that is about to go: it rests afterwards like any other.
-            claimed = self._claim(attachment, record)
-            if record.state == "added" and record.host_ifname in found:
-                if claimed:
-                    self._announce(record)
-            else:
-                self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
-                leaving.append(record)
-        await self.remove(*leaving)
-        known = {record.host_ifname for record in recorded.values()}
-        for name, leftover in found.items():
-            if name not in known:
-                self._adopt(name, leftover)
-        self._capabilities.sweep(self.records)
+    async def remove(self, *records: Record) -> None:
+        """Take pods from the network, all at once; what the kernel or the disk refuses is tried again by `retry`."""
+        await self._leaving.remove(*records)
+
+    async def retry(self) -> None:
+        """Finish the DELs that the disk or the kernel refused; called from time to time."""
+        await self._leaving.retry()
 
     def _announce(self, record: Record) -> None:
         for address in record.addresses:
             self._node.attach(address, record.mac, record.label, now_s=self._now_s())
-
-    def _claim(self, attachment: Attachment, record: Record) -> bool:
-        """Whether the record's address is its own; one that is somebody else's is never announced."""
-        try:
-            # Also when it is not (or no longer) this agent's: a pod that lives has it, and the ring may be behind.
-            self._leases.adopt(attachment, record.addresses)
-        except AddressTakenError as error:
-            self._log.error("address conflict", extra={"pod": record.label, "reason": error.message})
-            return False
-        return True
-
-    def _adopt(self, name: str, found: pods.Leftover) -> None:
-        if not found.addresses:
-            self._log.warning("orphan link removed", extra={"interface": name})
-            pods.detach(self._netlink, name)
-            return
-        address, *more = (str(address) for address in found.addresses)
-        ports, bandwidth = self._capabilities.observed(name, found.addresses[0])
-        record = Record(
-            network=RECOVERED, container_id=name, ifname=RECOVERED, address=address, more=tuple(more),
-            mac=found.mac, host_ifname=name, label=name, state="added", ports=ports, bandwidth=bandwidth,
-        )  # fmt: skip
-        if not self._claim(record.attachment, record):
-            # Two pods with one address would be worse than a pod without a network.
-            pods.detach(self._netlink, name)
-            return
-        self._store.put(record)
-        self._announce(record)
-        self._log.warning("pod without a record kept", extra={"interface": name, "address": address})
-
-    async def retry(self) -> None:
-        """Finish the DELs that the disk or the kernel refused; called from time to time."""
-        await self.remove(*self._unfinished.values())
 
     async def drain_queue(self) -> int:
         """Carry out the DELs that were queued while no agent answered; returns how many were done."""

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from plugin.agent.store import Record
-from plugin.core.cni import request as cni
 from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.hostports import PortMapping, first_overlap
-from plugin.core.cni.request import CniError
+from plugin.core.cni.types import ATTACH_FAILED, PORT_TAKEN, CniError
 from plugin.core.errors import MissingError
 from plugin.core.ipam.allocator import Attachment
 from plugin.link import hostports, shaping
@@ -64,7 +63,7 @@ class Capabilities:
         if overlap is not None:
             wanted, rival = overlap
             raise CniError(
-                cni.PORT_TAKEN,
+                PORT_TAKEN,
                 f"host port {wanted.place}/{wanted.protocol} is taken on this node by {owners[rival]} ({rival})",
                 "choose another host port or another node; `weave ps` lists the ports of this node's pods",
             )
@@ -82,9 +81,9 @@ class Capabilities:
                 self._open(record, records)
                 self._forget(lambda: self._forget_older_flows(record))
         except MissingError as error:
-            raise CniError(cni.ATTACH_FAILED, error.message, error.hint) from error
+            raise CniError(ATTACH_FAILED, error.message, error.hint) from error
         except NetlinkError as error:
-            raise CniError(cni.ATTACH_FAILED, f"the kernel refused: {error.strerror or error}") from error
+            raise CniError(ATTACH_FAILED, f"the kernel refused: {error.strerror or error}") from error
 
     def withdraw(self, record: Record) -> None:
         """Take it back; what is gone already is passed over.

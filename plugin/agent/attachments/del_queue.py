@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from plugin.core.cni import request as cni
-from plugin.core.cni.request import CniError
+from plugin.core.cni.request import queue_name
+from plugin.core.cni.types import CniError
 from plugin.core.ipam.allocator import Attachment
 
 _UNFINISHED: Final = ".tmp-"
@@ -46,7 +46,7 @@ class DelQueue:
             await self._one(path)
 
     def _of(self, attachment: Attachment) -> Path | None:
-        path = self._directory / cni.queue_name(*attachment)
+        path = self._directory / queue_name(*attachment)
         return path if path.exists() else None
 
     def _waiting(self) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from plugin.agent.store import Record
 from plugin.core.cni.ipam import IpamCall, IpamPlan
-from plugin.core.cni.request import CniRequest
+from plugin.core.cni.types import CniRequest
 
 RECOVERED: Final = "recovered"
 """The network of a pod that was found on the switch without its record."""

@@ -9,8 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 from typing import Final
 
-from plugin.core.cni import request as cni
-from plugin.core.cni.request import AddressRange, CniError
+from plugin.core.cni.types import ATTACH_FAILED, NO_ADDRESS, AddressRange, CniError
 from plugin.core.ipam import shares
 from plugin.core.ipam.allocator import AddressTakenError, Attachment, PoolExhaustedError
 from plugin.core.ipam.council import Wish
@@ -26,7 +25,7 @@ class SpaceNeededError(CniError):
     """The address is not to be had here now; perhaps another member of the ring gives some (`wish`)."""
 
     def __init__(self, wish: Wish, message: str, details: str) -> None:
-        super().__init__(cni.NO_ADDRESS, message, details)
+        super().__init__(NO_ADDRESS, message, details)
         self.wish = wish
 
 
@@ -116,7 +115,7 @@ class Leases:
             usable = address in self._range and shares.is_usable(self._range, Share(address, address), address)
             if usable and not self._allocator.owns(address):
                 raise SpaceNeededError(Wish(exact=address), error.message, error.hint) from error
-            raise CniError(cni.NO_ADDRESS, error.message, error.hint) from error
+            raise CniError(NO_ADDRESS, error.message, error.hint) from error
 
     def adopt(self, attachment: Attachment, addresses: Sequence[IPv4Address]) -> None:
         """Hold the addresses of a pod that lives, also those that are not (or no longer) this agent's to give.
@@ -192,4 +191,4 @@ class SideGateways:
             )
         except OSError as error:
             leases.release(holder, now_s=0)
-            raise CniError(cni.ATTACH_FAILED, f"the switch cannot be the gateway {gateway}: {error}") from error
+            raise CniError(ATTACH_FAILED, f"the switch cannot be the gateway {gateway}: {error}") from error

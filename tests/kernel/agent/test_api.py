@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.cni.request import BODY_BYTES_MAX
+from plugin.core.cni.types import BODY_BYTES_MAX
 from testbed.machine.space import call
 from tests.support.cluster import ROOT, Cluster, wait_for
 

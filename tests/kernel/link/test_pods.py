@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.cni import request as cni
+from plugin.core.cni.types import Route
 from plugin.core.errors import MissingError
 from plugin.link import netns, pods, rtnl, sysctls
 from plugin.link.netlink import Link, Netlink
@@ -24,8 +24,8 @@ pytestmark = [
 ]
 GATEWAY = IPv4Address("10.32.0.1")
 ROUTES = (
-    cni.Route(IPv4Network("0.0.0.0/0"), GATEWAY),
-    cni.Route(IPv4Network("172.16.0.0/16"), IPv4Address("10.32.0.9")),
+    Route(IPv4Network("0.0.0.0/0"), GATEWAY),
+    Route(IPv4Network("172.16.0.0/16"), IPv4Address("10.32.0.9")),
 )
 FEATURES = ("tcp-segmentation-offload", "tx-checksumming", "rx-checksumming", "generic-segmentation-offload")
 
@@ -142,7 +142,7 @@ def test_a_name_that_is_taken_on_the_node_is_refused_and_the_other_one_stays(net
     ("spoilt", "words"),
     [
         # The gateway is not reachable from the pod's address: the link, the address and half of the routes are there.
-        ({"routes": (*ROUTES, cni.Route(IPv4Network("10.99.0.0/16"), IPv4Address("203.0.113.1")))}, "set up eth0"),
+        ({"routes": (*ROUTES, Route(IPv4Network("10.99.0.0/16"), IPv4Address("203.0.113.1")))}, "set up eth0"),
         ({"interfaces": [IPv4Interface((POD, 12))] * 2}, "File exists"),
         ({"mac": "01:00:5e:00:00:01"}, "create vethweplabc"),
         ({"mtu_bytes": 70_000}, "create vethweplabc"),

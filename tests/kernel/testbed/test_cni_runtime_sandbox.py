@@ -14,7 +14,9 @@ from typing import Self
 
 import pytest
 
-from plugin.core.cni.request import Attached, parse_request, result_json
+from plugin.core.cni.request import parse_request
+from plugin.core.cni.result import result_json
+from plugin.core.cni.types import Attached
 from plugin.core.errors import CheckError
 from plugin.executables import plugin_executable
 from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id

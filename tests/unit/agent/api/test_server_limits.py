@@ -16,9 +16,9 @@ import pytest
 from plugin.agent.api import server as api
 from plugin.agent.api.routes import acting, reading
 from plugin.agent.api.server import Limits, Request, Response, Server, tcp_listener, unix_listener
-from plugin.agent.attachments.attachments import NotReadyError, SpaceNeededError
-from plugin.core.cni.request import BODY_BYTES_MAX
-from plugin.core.cni.types import CniError
+from plugin.agent.attachments.attachments import NotReadyError
+from plugin.agent.attachments.leases import SpaceNeededError
+from plugin.core.cni.types import BODY_BYTES_MAX, CniError
 from plugin.core.errors import InputError
 from plugin.core.ipam.council import Wish
 

@@ -15,14 +15,32 @@ from typing import Any
 import pytest
 
 from plugin.agent.attachments import attachments as module
-from plugin.agent.attachments.attachments import Attachments, NotReadyError, SpaceNeededError
+from plugin.agent.attachments import looking
+from plugin.agent.attachments.attachments import Attachments, NotReadyError
 from plugin.agent.attachments.capabilities import Capabilities, recorded_ports
+from plugin.agent.attachments.leases import SpaceNeededError
 from plugin.agent.store import Record, Store
-from plugin.core.cni import request as cni
 from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.cni.ipam import IpamCall, IpamPlan
-from plugin.core.cni.request import CniError
+from plugin.core.cni.request import queue_name
+from plugin.core.cni.types import (
+    ALREADY_ATTACHED,
+    ATTACH_FAILED,
+    CHECK_FAILED,
+    INVALID_CONFIG,
+    INVALID_NETNS,
+    IO_FAILURE,
+    IPAM_FAILED,
+    LIMITED_CONNECTIVITY,
+    NO_ADDRESS,
+    NOT_AVAILABLE,
+    PORT_TAKEN,
+    TRY_AGAIN_LATER,
+    UNKNOWN_CONTAINER,
+    UNSUPPORTED_FIELD,
+    CniError,
+)
 from plugin.core.errors import MissingError
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.council import Wish
@@ -218,9 +236,9 @@ def test_an_add_is_remembered_held_and_announced_and_a_del_takes_it_all_back(age
 @pytest.mark.parametrize(
     ("refusal", "code"),
     [
-        (pods.AttachError("the kernel refused: no"), cni.ATTACH_FAILED),
-        (pods.AlreadyAttachedError("eth0 is there"), cni.ALREADY_ATTACHED),
-        (MissingError("sysctl could not be set", hint="root"), cni.ATTACH_FAILED),
+        (pods.AttachError("the kernel refused: no"), ATTACH_FAILED),
+        (pods.AlreadyAttachedError("eth0 is there"), ALREADY_ATTACHED),
+        (MissingError("sysctl could not be set", hint="root"), ATTACH_FAILED),
     ],
 )
 def test_an_add_that_the_kernel_refuses_leaves_nothing(
@@ -253,13 +271,13 @@ def test_a_disk_that_fails_at_the_first_or_second_line_leaves_nothing(
         real(record)
 
     monkeypatch.setattr(agent.store, "put", put)
-    assert agent.fails("ADD").code == cni.IO_FAILURE
+    assert agent.fails("ADD").code == IO_FAILURE
     assert (agent.state, kernel.links) == (NOTHING, {})
 
 
 def test_a_second_add_is_100_and_after_a_lost_connection_starts_anew(agent: Agent) -> None:
     agent.call("ADD")
-    assert agent.fails("ADD").code == cni.ALREADY_ATTACHED
+    assert agent.fails("ADD").code == ALREADY_ATTACHED
     assert json.loads(agent.call("ADD", again=True))["ips"]
     assert len(agent.state[0]) == 1
 
@@ -267,10 +285,10 @@ def test_a_second_add_is_100_and_after_a_lost_connection_starts_anew(agent: Agen
 @pytest.mark.parametrize(
     ("conf", "code"),
     [
-        ({"mtu": 1451}, cni.INVALID_CONFIG),
-        ({"runtimeConfig": {"ips": ["10.9.0.1"]}}, cni.NO_ADDRESS),
-        ({"runtimeConfig": {"ips": ["10.9.0.7"]}}, cni.NO_ADDRESS),
-        ({"runtimeConfig": {"ips": ["192.0.2.1"]}}, cni.NO_ADDRESS),
+        ({"mtu": 1451}, INVALID_CONFIG),
+        ({"runtimeConfig": {"ips": ["10.9.0.1"]}}, NO_ADDRESS),
+        ({"runtimeConfig": {"ips": ["10.9.0.7"]}}, NO_ADDRESS),
+        ({"runtimeConfig": {"ips": ["192.0.2.1"]}}, NO_ADDRESS),
     ],
     ids=["mtu", "the gateway's", "the broadcast address", "outside"],
 )
@@ -280,7 +298,7 @@ def test_a_wish_that_cannot_be_granted_is_named(agent: Agent, conf: dict[str, ob
 
 
 def test_a_namespace_that_is_none_is_refused(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert agent.fails("ADD", fd=None).code == cni.INVALID_NETNS
+    assert agent.fails("ADD", fd=None).code == INVALID_NETNS
     monkeypatch.setattr(netns, "same_namespace", lambda _one, _other: True)
     assert "own network namespace" in agent.fails("ADD").message
     assert agent.state == NOTHING
@@ -310,13 +328,13 @@ def test_status_is_51_when_every_address_is_held(agent: Agent) -> None:
         agent.call("ADD", name)
     assert agent.call("STATUS") == ""
     agent.call("ADD", "p5")
-    assert agent.fails("STATUS").code == cni.LIMITED_CONNECTIVITY == 51
-    assert agent.fails("ADD", "p6").code == cni.NO_ADDRESS == 101
+    assert agent.fails("STATUS").code == LIMITED_CONNECTIVITY == 51
+    assert agent.fails("ADD", "p6").code == NO_ADDRESS == 101
 
 
 def test_check_of_a_pod_that_is_not_here_is_3(agent: Agent) -> None:
     previous = json.loads(agent.call("ADD", "blue"))
-    assert agent.fails("CHECK", "red", prevResult=previous).code == cni.UNKNOWN_CONTAINER
+    assert agent.fails("CHECK", "red", prevResult=previous).code == UNKNOWN_CONTAINER
 
 
 def test_a_start_keeps_the_living_and_frees_the_gone(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
@@ -375,7 +393,7 @@ def test_what_this_node_cannot_do_is_refused_and_never_passed_over(
     agent: Agent, kernel: Kernel, conf: dict[str, Any], named: str
 ) -> None:
     error = agent.fails("ADD", **conf)
-    assert error.code == cni.UNSUPPORTED_FIELD
+    assert error.code == UNSUPPORTED_FIELD
     assert named in error.message
     assert (agent.state, kernel.links) == (NOTHING, {})
 
@@ -388,7 +406,7 @@ def test_naming_what_is_there_anyway_is_no_error(agent: Agent) -> None:
 @pytest.mark.parametrize("subnet", ["10.8.0.0/29", "10.9.0.0/31", "10.0.0.0/8"], ids=["outside", "tiny", "larger"])
 def test_a_subnet_that_is_no_part_of_the_range_is_refused(agent: Agent, subnet: str) -> None:
     error = agent.fails("ADD", ipam={"subnet": subnet})
-    assert error.code == cni.INVALID_CONFIG
+    assert error.code == INVALID_CONFIG
     assert subnet in error.message
     assert agent.state == NOTHING
 
@@ -408,7 +426,7 @@ def test_what_is_missing_here_becomes_a_wish_that_others_can_fulfil(agent: Agent
     ]:
         error = agent.fails("ADD", **conf)
         assert isinstance(error, SpaceNeededError)
-        assert (error.wish, error.code) == (wish, cni.NO_ADDRESS)
+        assert (error.wish, error.code) == (wish, NO_ADDRESS)
     assert agent.state[0] == {"blue" * 4}
     assert len(kernel.links) == 1
 
@@ -423,17 +441,17 @@ def test_without_an_address_of_the_switch_add_says_try_again_status_50_and_del_w
     agent.gateway = None
     error = agent.fails("ADD")
     assert isinstance(error, NotReadyError)
-    assert error.code == cni.TRY_AGAIN_LATER == 11
+    assert error.code == TRY_AGAIN_LATER == 11
     error = agent.fails("STATUS")
     assert not isinstance(error, NotReadyError), "it is not waited for"
-    assert error.code == cni.NOT_AVAILABLE == 50
+    assert error.code == NOT_AVAILABLE == 50
     assert agent.call("DEL", "blue") == ""
     assert agent.state == NOTHING
 
 
 def test_status_is_content_while_others_have_addresses(agent: Agent) -> None:
     agent.allocator.own([Share(GATEWAY, GATEWAY)])
-    assert agent.fails("STATUS").code == cni.LIMITED_CONNECTIVITY
+    assert agent.fails("STATUS").code == LIMITED_CONNECTIVITY
     agent.others_have = True
     assert agent.call("STATUS") == ""
 
@@ -475,7 +493,7 @@ def test_a_pod_that_asks_for_nothing_has_nothing_of_it_in_its_record(agent: Agen
     assert agent.capabilities.given == {}
 
 
-@pytest.mark.parametrize("refusal", [CniError(cni.ATTACH_FAILED, "the kernel refused: no"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize("refusal", [CniError(ATTACH_FAILED, "the kernel refused: no"), ZeroDivisionError("a bug")])
 def test_a_grant_that_fails_half_way_leaves_nothing(agent: Agent, kernel: Kernel, refusal: Exception) -> None:
     agent.capabilities.refusal = refusal
     with pytest.raises(type(refusal)):
@@ -486,7 +504,7 @@ def test_a_grant_that_fails_half_way_leaves_nothing(agent: Agent, kernel: Kernel
 def test_a_host_port_is_given_once_and_again_after_the_del(agent: Agent, kernel: Kernel) -> None:
     agent.call("ADD", "red", runtimeConfig=WEB)
     error = agent.fails("ADD", "blue", runtimeConfig=WEB)
-    assert error.code == cni.PORT_TAKEN
+    assert error.code == PORT_TAKEN
     assert error.message == (
         "host port 0.0.0.0:8080/tcp is taken on this node by pod redredredred (0.0.0.0:8080->80/tcp)"
     )
@@ -499,7 +517,7 @@ def test_a_port_of_a_pod_whose_del_is_not_finished_stays_taken(agent: Agent) -> 
     agent.call("ADD", "red", runtimeConfig=WEB)
     agent.capabilities.refusal = refused()
     assert agent.call("DEL", "red") == ""
-    assert agent.fails("ADD", "blue", runtimeConfig=WEB).code == cni.PORT_TAKEN
+    assert agent.fails("ADD", "blue", runtimeConfig=WEB).code == PORT_TAKEN
     asyncio.run(agent.attachments.retry())
     assert agent.capabilities.given == {}
     agent.call("ADD", "blue", runtimeConfig=WEB)
@@ -508,7 +526,7 @@ def test_a_port_of_a_pod_whose_del_is_not_finished_stays_taken(agent: Agent) -> 
 def test_the_agents_own_ports_are_taken(agent: Agent) -> None:
     port = {"hostPort": RESERVED.host_port, "containerPort": 1, "protocol": "udp", "hostIP": "192.168.56.11"}
     error = agent.fails("ADD", runtimeConfig={"portMappings": [port]})
-    assert error.code == cni.PORT_TAKEN
+    assert error.code == PORT_TAKEN
     assert "by the agent" in error.message
     assert agent.state == NOTHING
 
@@ -516,12 +534,12 @@ def test_the_agents_own_ports_are_taken(agent: Agent) -> None:
 def test_a_check_tells_what_was_lost(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     result = json.loads(agent.call("ADD", runtimeConfig=WEB))
     monkeypatch.setattr(module.pods, "observe", lambda *_a, **_k: None)
-    monkeypatch.setattr(module, "dataclasses", SimpleNamespace(replace=lambda _found, **_changes: None))
-    monkeypatch.setattr(module.cni, "check_differences", lambda _request, _found: [])
+    monkeypatch.setattr(looking, "dataclasses", SimpleNamespace(replace=lambda _found, **_changes: None))
+    monkeypatch.setattr(looking, "check_differences", lambda _request, _found: [])
     assert agent.call("CHECK", prevResult=result) == ""
     agent.capabilities.lost = ["host port 0.0.0.0:8080->80/tcp does not lead to the pod"]
     error = agent.fails("CHECK", prevResult=result)
-    assert error.code == cni.CHECK_FAILED
+    assert error.code == CHECK_FAILED
     assert "0.0.0.0:8080->80/tcp" in error.message
 
 
@@ -537,7 +555,7 @@ def test_what_a_pod_had_that_ended_while_no_agent_ran_is_free_again(
 def test_ports_of_living_pods_stay_taken_after_a_restart(agent: Agent, tmp_path: Path) -> None:
     agent.call("ADD", "red", runtimeConfig=WEB)
     again = restarted(agent, tmp_path)
-    assert again.fails("ADD", "blue", runtimeConfig=WEB).code == cni.PORT_TAKEN
+    assert again.fails("ADD", "blue", runtimeConfig=WEB).code == PORT_TAKEN
 
 
 def test_only_ports_of_complete_pods_are_written_at_the_start() -> None:
@@ -552,7 +570,7 @@ def test_an_add_whose_caller_is_gone_is_not_carried_out(agent: Agent, kernel: Ke
     body = "\0".join(["ADD", "red" * 4, "/run/netns/red", "eth0", "", "/opt/cni/bin", json.dumps(CONF)]).encode()
     with pytest.raises(CniError) as raised:
         asyncio.run(agent.attachments.handle(body, FD, gone=lambda: True))
-    assert raised.value.code == cni.TRY_AGAIN_LATER
+    assert raised.value.code == TRY_AGAIN_LATER
     assert (agent.state, kernel.links) == (NOTHING, {})
     asyncio.run(agent.attachments.handle(body, FD))
     asyncio.run(agent.attachments.handle(body.replace(b"ADD", b"DEL", 1), None, gone=lambda: True))
@@ -563,7 +581,7 @@ def test_a_kept_del_is_carried_out_before_a_new_add_of_the_same(agent: Agent, ke
     agent.call("ADD")
     (tmp_path / "queue").mkdir()
     body = "\0".join(["DEL", "red" * 4, "", "eth0", "", "/opt/cni/bin", json.dumps(CONF)]).encode()
-    kept = tmp_path / "queue" / cni.queue_name("weave", "red" * 4, "eth0")
+    kept = tmp_path / "queue" / queue_name("weave", "red" * 4, "eth0")
     kept.write_bytes(body)
     result = json.loads(agent.call("ADD"))
     assert not kept.exists()
@@ -586,7 +604,7 @@ def test_an_add_in_two_halves_holds_nothing_before_the_plugin_has_answered(agent
     result = json.loads(agent.call("ADD", printed=PRINTED, **FAKE))
     assert result["ips"] == [{"address": f"{FIRST}/30", "gateway": "10.9.0.6", "interface": 2}]
     assert (agent.state, agent.served) == (RED, [IPv4Address("10.9.0.6")])
-    assert agent.fails("ADD", **FAKE).code == agent.fails("ADD", printed=PRINTED, **FAKE).code == cni.ALREADY_ATTACHED
+    assert agent.fails("ADD", **FAKE).code == agent.fails("ADD", printed=PRINTED, **FAKE).code == ALREADY_ATTACHED
     assert agent.call("DEL", fd=None, **FAKE) == DEL
     assert (agent.state, kernel.links) == (NOTHING, {})
 
@@ -605,7 +623,7 @@ def test_half_an_add_is_removed_by_del_and_by_a_start(agent: Agent, kernel: Kern
 @pytest.mark.parametrize("printed", [b"", json.dumps({"ips": [{"address": "10.8.0.1/24"}]}).encode()])
 def test_a_second_half_that_is_refused_holds_nothing(agent: Agent, printed: bytes) -> None:
     agent.call("ADD", **FAKE)
-    assert agent.fails("ADD", printed=printed, **FAKE).code in {cni.IPAM_FAILED, cni.NO_ADDRESS}
+    assert agent.fails("ADD", printed=printed, **FAKE).code in {IPAM_FAILED, NO_ADDRESS}
     assert agent.state == HALF
     agent.call("DEL", fd=None, **FAKE)
     assert agent.state == NOTHING
@@ -645,7 +663,7 @@ def test_several_addresses_are_held_announced_and_freed_together(agent: Agent, k
     both = {FIRST, FIRST + 2}
     agent.call("ADD", **two)
     assert agent.state[1:] == (both, both)
-    assert agent.fails("ADD", "blue", runtimeConfig={"ips": [str(FIRST + 1), str(FIRST + 2)]}).code == cni.NO_ADDRESS
+    assert agent.fails("ADD", "blue", runtimeConfig={"ips": [str(FIRST + 1), str(FIRST + 2)]}).code == NO_ADDRESS
     assert agent.state[1:] == (both, both), "the first of the two was given back"
     again = restarted(agent, tmp_path)
     assert again.state[1:] == (both, both)

@@ -8,7 +8,8 @@ import pytest
 from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.capabilities import MAPPINGS_MAX, fitted, parse_bandwidth, parse_port_mappings
 from plugin.core.cni.hostports import PortMapping, first_overlap
-from plugin.core.cni.request import CniError, CniRequest, parse_request
+from plugin.core.cni.request import parse_request
+from plugin.core.cni.types import CniError, CniRequest
 
 CONTAINERD_BURST = 2**32 - 1
 

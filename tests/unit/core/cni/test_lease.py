@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from plugin.core.cni import request as cni
 from plugin.core.cni.ipam import IpamCall, IpamPlan, delegate_of, own_ipam, subnet_complaint
 from plugin.core.cni.lease import ADDRESSES_MAX, delegated_lease, own_lease
-from plugin.core.cni.request import AddressRange, CniError, Dns, IpamConfig, NetworkConfig, Route
-from plugin.core.cni.types import Delegate
+from plugin.core.cni.types import IPAM_FAILED, AddressRange, CniError, Delegate, Dns, IpamConfig, NetworkConfig, Route
 
 RANGE, SWITCH = IPv4Network("10.32.0.0/12"), IPv4Address("10.32.0.1")
 POD, GATEWAY = IPv4Address("10.32.5.2"), IPv4Address("10.32.5.1")
@@ -200,4 +198,4 @@ def test_a_plan_names_only_what_differs_from_the_call_itself() -> None:
 
 
 def test_code_104_is_ours() -> None:
-    assert cni.IPAM_FAILED == 104
+    assert IPAM_FAILED == 104

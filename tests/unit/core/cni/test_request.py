@@ -6,21 +6,23 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from plugin.core.cni import request as cni
-from plugin.core.cni.request import (
+from plugin.core.cni.request import parse_request, queue_name
+from plugin.core.cni.result import check_differences, check_failed, converted, normalized, result_json
+from plugin.core.cni.types import (
+    TRY_AGAIN_LATER,
+    VERBS,
+    VERSIONS,
     AddressRange,
     Attached,
     CniError,
     CniRequest,
     Dns,
     IpamConfig,
+    NetworkConfig,
     Observed,
     ObservedLink,
     Route,
-    check_differences,
-    parse_request,
-    queue_name,
-    result_json,
+    at_least,
 )
 
 ID = "f00d" * 16
@@ -46,7 +48,7 @@ def refused(call: bytes) -> CniError:
         parse_request(call)
     error = json.loads(told.value.to_json())
     assert error["code"] == told.value.code
-    assert error["cniVersion"] in cni.VERSIONS
+    assert error["cniVersion"] in VERSIONS
     return told.value
 
 
@@ -57,7 +59,7 @@ def test_a_plain_request_has_weaves_defaults() -> None:
     asked = request()
     assert asked.attachment == ("weave", ID, "eth0")
     assert (asked.netns, asked.cni_version, asked.previous, asked.args) == (NETNS, "1.1.0", None, {})
-    assert asked.config == cni.NetworkConfig(bridge="weave", mtu_bytes=0, hairpin=True)
+    assert asked.config == NetworkConfig(bridge="weave", mtu_bytes=0, hairpin=True)
 
 
 def test_every_key_is_read() -> None:
@@ -71,7 +73,7 @@ def test_every_key_is_read() -> None:
         dns={"nameservers": ["10.96.0.10"], "domain": "cluster.local", "search": ["svc"], "options": ["ndots:5"]},
         runtimeConfig={"ips": ["10.40.0.9/16"], "mac": "0A:58:0A:28:00:09"},
     )
-    assert asked.config == cni.NetworkConfig(
+    assert asked.config == NetworkConfig(
         bridge="br0",
         mtu_bytes=1376,
         hairpin=False,
@@ -208,14 +210,14 @@ def test_a_bad_request_is_refused_with_its_code(call: bytes, code: int, part: st
 @pytest.mark.parametrize("verb", ["DEL", "GC", "STATUS"])
 def test_keys_that_only_add_reads_never_stop_another_verb(verb: str) -> None:
     asked = parse_request(body(verb, cni_args="A;B=c", isGateway=True, mtu="x", prevResult=7, runtimeConfig=1))
-    assert (asked.config, asked.previous, asked.args) == (cni.NetworkConfig(), None, {"B": "c"})
+    assert (asked.config, asked.previous, asked.args) == (NetworkConfig(), None, {"B": "c"})
 
 
-@pytest.mark.parametrize(("verb", "since"), cni.VERBS.items())
+@pytest.mark.parametrize(("verb", "since"), VERBS.items())
 def test_a_verb_exists_from_its_version_on(verb: str, since: str) -> None:
-    for version in cni.VERSIONS:
+    for version in VERSIONS:
         call = body(verb, cniVersion=version, prevResult={"cniVersion": version})
-        if cni.at_least(version, since):
+        if at_least(version, since):
             assert parse_request(call).cni_version == version
         else:
             error = refused(call)
@@ -258,7 +260,7 @@ def test_names_in_the_queue_are_unambiguous_and_fit_a_file_system() -> None:
 
 
 def test_an_error_names_its_version_code_message_and_details() -> None:
-    error = CniError(cni.TRY_AGAIN_LATER, "not now", "in a second")
+    error = CniError(TRY_AGAIN_LATER, "not now", "in a second")
     assert json.loads(error.to_json()) == {
         "cniVersion": "1.1.0",
         "code": 11,
@@ -304,17 +306,17 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("version", cni.VERSIONS)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_result_has_the_shape_of_the_requests_version(version: str) -> None:
     printed = result_json(request(cniVersion=version), ATTACHED)
     assert printed.endswith("}\n")
     assert json.loads(printed) == {"cniVersion": version, **SHAPES[version]}
 
 
-@pytest.mark.parametrize("version", cni.VERSIONS)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_converting_a_result_there_and_back_loses_only_what_the_version_lacks(version: str) -> None:
     printed = json.loads(result_json(request(cniVersion=version), ATTACHED))
-    again = cni.converted(cni.normalized(printed), version)
+    again = converted(normalized(printed), version)
     assert again == printed
 
 
@@ -371,7 +373,7 @@ def checked(**keys: object) -> CniRequest:
     return request("CHECK", **{"prevResult": previous, **keys})
 
 
-@pytest.mark.parametrize("version", cni.VERSIONS[4:])
+@pytest.mark.parametrize("version", VERSIONS[4:])
 def test_check_finds_nothing_right_after_add(version: str) -> None:
     previous = json.loads(result_json(request(cniVersion=version), ATTACHED))
     assert check_differences(request("CHECK", cniVersion=version, prevResult=previous), AS_MADE) == []
@@ -435,6 +437,6 @@ def test_check_says_when_prevresult_is_of_another_attachment() -> None:
 
 
 def test_a_failed_check_puts_the_first_difference_in_the_message_and_all_in_the_details() -> None:
-    error = cni.check_failed(["a is gone", "b is gone"])
+    error = check_failed(["a is gone", "b is gone"])
     assert (error.code, error.message) == (103, "the attachment is not as it was made: a is gone")
     assert error.details == "a is gone; b is gone"
