@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plugin.core.packet import vxlan
-from plugin.core.packet.headers import IPv4
+from plugin.core.packet.ip import IPv4
 from testbed.demo.cast import MARKERS, Cast, WatchedPing, find, watch_ping
 from testbed.demo.show import Show, demand, make_table
 from testbed.demo.stage import DemoError

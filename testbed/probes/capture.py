@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import CheckError, MissingError
-from plugin.core.packet.frame import Packet, dissect
+from plugin.core.packet.frame import dissect
+from plugin.core.packet.packet import Packet
 from testbed.machine import interrupts
 from testbed.machine.space import Space, packet_socket
 

@@ -12,24 +12,11 @@ from typing import Final, Literal, TypedDict
 from rich.text import Text
 
 from plugin.core.packet.checksum import Checksum, checksum_of
-from plugin.core.packet.frame import Packet
-from plugin.core.packet.headers import (
-    Arp,
-    Cut,
-    Ethernet,
-    Icmp,
-    IPv4,
-    IPv6,
-    IPv6Extension,
-    Layer,
-    Malformed,
-    Payload,
-    Tcp,
-    Trailer,
-    Udp,
-    Vlan,
-    Vxlan,
-)
+from plugin.core.packet.ethernet import Arp, Ethernet, Vlan
+from plugin.core.packet.ip import IPv4, IPv6, IPv6Extension
+from plugin.core.packet.layers import Cut, Layer, Malformed, Payload, Trailer
+from plugin.core.packet.packet import Packet
+from plugin.core.packet.transport import Icmp, Tcp, Udp, Vxlan
 
 COLUMNS: Final = 80
 HEX_ROW_BYTES: Final = 16
@@ -39,7 +26,7 @@ Role = Literal["outer", "inner", ""]
 
 
 class FieldView(TypedDict):
-    """One header field: see `plugin.core.packet.headers.Field`."""
+    """One header field: see `plugin.core.packet.layers.Field`."""
 
     name: str
     offset: int

@@ -22,8 +22,11 @@ from ipaddress import IPv4Address
 from typing import Final, Literal
 
 from plugin.core.packet import vxlan
-from plugin.core.packet.frame import Packet, dissect
-from plugin.core.packet.headers import Icmp, IPv4, some
+from plugin.core.packet.frame import dissect
+from plugin.core.packet.ip import IPv4
+from plugin.core.packet.names import some
+from plugin.core.packet.packet import Packet
+from plugin.core.packet.transport import Icmp
 from testbed.probes.capture import CapturedFrame, Direction
 
 # What ping's -p takes at most. Iputils writes the time over the first 16 bytes: 32 carry the marker whole.

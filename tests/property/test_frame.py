@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from plugin.core.packet.build import build_ping_frame, build_vxlan_frame
 from plugin.core.packet.checksum import Checksum, checksum_of
-from plugin.core.packet.frame import Packet, dissect
-from plugin.core.packet.headers import Cut, Malformed
+from plugin.core.packet.frame import dissect
+from plugin.core.packet.layers import Cut, Malformed
+from plugin.core.packet.packet import Packet
 from testbed.probes.packet_view import COLUMNS, describe, render, render_hex
 
 macs = st.binary(min_size=6, max_size=6).map(lambda data: data.hex(":"))

@@ -8,7 +8,7 @@ import struct
 from ipaddress import IPv4Address
 
 from plugin.core.packet import vxlan
-from plugin.core.packet.headers import (
+from plugin.core.packet.names import (
     BROADCAST_MAC,
     ECHO_REPLY,
     ECHO_REQUEST,

@@ -7,20 +7,12 @@ knows and does not look. `Checksum.OFFLOADED` recognises that value, so that nob
 
 from enum import StrEnum
 
-from plugin.core.packet.frame import Packet
-from plugin.core.packet.headers import (
-    PROTOCOL_ICMPV6,
-    PROTOCOL_TCP,
-    PROTOCOL_UDP,
-    Icmp,
-    IPv4,
-    IPv6,
-    IPv6Extension,
-    Layer,
-    Tcp,
-    Udp,
-)
+from plugin.core.packet.ip import IPv4, IPv6, IPv6Extension
+from plugin.core.packet.layers import Layer
+from plugin.core.packet.names import PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
+from plugin.core.packet.packet import Packet
 from plugin.core.packet.sums import internet_checksum, pseudo_sum
+from plugin.core.packet.transport import Icmp, Tcp, Udp
 
 
 class Checksum(StrEnum):

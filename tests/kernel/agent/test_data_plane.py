@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.packet.frame import Packet
+from plugin.core.packet.packet import Packet
 from plugin.link import netns, rtnl
 from testbed.machine.space import Space, call, run
 from testbed.probes.capture import Capture, Tap, capture

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from plugin.core.packet.checksum import Checksum, checksum_of
-from plugin.core.packet.headers import Payload
+from plugin.core.packet.layers import Payload
 from testbed.machine.space import Completed, Space, call, packet_socket, run, spawn
 from testbed.probes import capture as capture_module
 from testbed.probes.capture import Capture, CaptureError, Direction, Tap, capture, write_pcap

@@ -15,21 +15,19 @@ from plugin.core.packet.build import (
     build_vxlan_frame,
 )
 from plugin.core.packet.checksum import Checksum, checksum_of
-from plugin.core.packet.frame import NESTING_MAX, Packet, dissect
-from plugin.core.packet.headers import (
+from plugin.core.packet.frame import NESTING_MAX, dissect
+from plugin.core.packet.layers import Cut, Malformed, Payload, Trailer
+from plugin.core.packet.names import (
     BROADCAST_MAC,
     ETHERTYPE_IPV4,
     PROTOCOL_ICMP,
     PROTOCOL_UDP,
-    Cut,
     FrameError,
-    Malformed,
-    Payload,
-    Trailer,
     is_group_mac,
     mac_bytes,
     mac_text,
 )
+from plugin.core.packet.packet import Packet
 from plugin.core.packet.sums import internet_checksum
 
 POD_A, POD_B = IPv4Address("10.32.0.1"), IPv4Address("10.40.0.1")

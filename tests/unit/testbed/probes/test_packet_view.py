@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.core.packet.frame import Packet, dissect
+from plugin.core.packet.frame import dissect
+from plugin.core.packet.packet import Packet
 from testbed.probes.packet_view import COLUMNS, describe, headline, render, render_hex
 from tests.support.project import GOLDEN
 

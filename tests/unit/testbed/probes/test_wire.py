@@ -16,7 +16,7 @@ from plugin.core.packet.build import (
     build_vxlan_frame,
 )
 from plugin.core.packet.frame import dissect
-from plugin.core.packet.headers import ETHERTYPE_IPV4, PROTOCOL_UDP
+from plugin.core.packet.names import ETHERTYPE_IPV4, PROTOCOL_UDP
 from testbed.probes.capture import CapturedFrame, Direction
 from testbed.probes.wire import MARKER_BYTES, PodFacts, WireFacts, WireVerdict, judge_wire, marker_of
 
