@@ -11,6 +11,7 @@ import click
 from plugin.core.errors import InputError
 from testbed.machine.checkout import PROJECT
 from testbed.topology.model import KUBELET_KINDS, KubeletKind
+from testbed.topology.names import NAME_PATTERN, RESERVED_NAMES
 
 DEFAULT_TOPOLOGY: Final = "topologies/two-nodes.yaml"
 
@@ -107,8 +108,6 @@ def check_lab_name(name: str | None) -> None:
     Raises:
         InputError: It is not.
     """
-    from testbed.topology.model import NAME_PATTERN, RESERVED_NAMES  # noqa: PLC0415
-
     if name is not None and (not re.fullmatch(NAME_PATTERN, name) or name in RESERVED_NAMES):
         raise InputError(
             f"wanted the name of a lab, found {name!r}",

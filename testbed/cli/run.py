@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from testbed.topology.model import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX, KUBELET_KINDS, KubeletKind
+from testbed.topology.model import KUBELET_KINDS, KubeletKind
+from testbed.topology.steps import CHAOS_SECONDS_MAX, CHAOS_SEED_MAX
 
 _EXAMPLES = """
 \b

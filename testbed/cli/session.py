@@ -32,7 +32,8 @@ from testbed.scenario.members import WEAVELAB
 from testbed.scenario.results import LabView, Phase, Problem, RunResult, ScenarioResult, Status, count_steps, worst
 from testbed.scenario.runner import choose_scenarios, now_utc, override_chaos, run_scenarios
 from testbed.topology.load import load_topology
-from testbed.topology.model import KubeletKind, Scenario, Topology
+from testbed.topology.model import KubeletKind, Topology
+from testbed.topology.steps import Scenario
 
 TOOLS: Final = {"ping": ("ping",), "wire": ("ping",), "iperf": ("iperf3",), "chaos": ("ping", "nft")}
 """The programs that a kind of step calls; `exec` calls what the file says."""

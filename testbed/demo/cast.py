@@ -14,11 +14,11 @@ from plugin.core.errors import InputError
 from testbed.kubelet.choice import kubelet_of
 from testbed.kubelet.kubelet import PodWanted
 from testbed.lab import state
+from testbed.lab.cni_call import CniCall
 from testbed.lab.running import Lab, LabPod
 from testbed.lab.state import PodRecord
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
 from testbed.probes.wire import PodFacts, WireFacts, WirePath, WireVerdict, judge_wire
-from testbed.topology.cni_conf import CniCall
 from testbed.topology.model import PodSpec, Topology
 
 NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")

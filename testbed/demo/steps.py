@@ -20,6 +20,7 @@ from testbed.demo.stage import DemoError, EndedByUserError, Stage
 from testbed.demo.texts import LESSONS
 from testbed.demo.wire import cross_node, ends_of, reply, same_node
 from testbed.lab import state
+from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import NETNS, LabPaths
 from testbed.lab.progress import Silent
 from testbed.life import agents
@@ -28,7 +29,6 @@ from testbed.life.up import bring_up
 from testbed.machine import interrupts
 from testbed.probes.packet_view import describe
 from testbed.scenario.members import WEAVELAB
-from testbed.topology.cni_conf import CniCall
 
 _ENDPOINT_S: Final = 10.0
 _SIGNAL_EXIT: Final = 128

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from testbed.topology.model import FaultKind
+from testbed.topology.steps import FaultKind
 
 GAP_S: Final = (0.1, 0.5)
 """Between two faults."""

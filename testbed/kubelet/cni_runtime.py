@@ -9,17 +9,10 @@ github.com/containerd/go-cni):
     check, delete    with the cached result as prevResult; DEL in reverse order
 
 Everything happens inside the node's namespaces: the configuration, the plugins and the cache are the node's own. There
-is no way past the plugin: what a pod has, a plugin has given it. Every execution is recorded as it was (`CniCall`).
+is no way past the plugin: what a pod has, a plugin has given it. Every execution is recorded as it was (`CniCall`). How
+one plugin is executed is in execution.py, the cache in result_cache.py, the namespace in sandbox.py.
 """
 
-import base64
-import fcntl
-import hashlib
-import json
-import os
-import socket
-import struct
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,10 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugin.core.cni.types import at_least
-from plugin.core.errors import CheckError
-from plugin.link import netns
-from testbed.machine.space import Completed, Space, call, run
-from testbed.topology.cni_conf import CniCall, CniCallError, Json, NetworkList, parse_network_list, plugin_config
+from testbed.kubelet.execution import Executor, demand_success, result_of
+from testbed.kubelet.result_cache import ResultCache
+from testbed.kubelet.sandbox import Sandbox, make_sandbox, remove_sandbox
+from testbed.lab.cni_call import CniCall, CniCallError
+from testbed.machine.space import Space, call
+from testbed.topology.cni_conf import Json, NetworkList, NetworkListError, parse_network_list
 
 CONF_DIR: Final = Path("/etc/cni/net.d")
 BIN_DIRS: Final = ("/opt/cni/bin",)
@@ -39,29 +34,6 @@ CACHE_DIR: Final = Path("/var/lib/cni/results")
 NETNS_DIR: Final = Path("/run/netns")
 CALL_TIMEOUT_S: Final = 60.0  # twice what our plugin may take; the kubelet allows two minutes for the whole pod
 _CONF_SUFFIXES: Final = (".conf", ".conflist", ".json")  # what go-cni reads
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """What the runtime tells plugins about a pod. `netns` is a path in the node's mount namespace."""
-
-    pod: str
-    container_id: str
-    netns: str
-    ifname: str = "eth0"
-    namespace: str = "default"
-
-    @property
-    def cni_args(self) -> tuple[tuple[str, str], ...]:
-        """CNI_ARGS as containerd sends them; the UID is made from the container id, so it is the same on every run."""
-        return (
-            ("IgnoreUnknown", "1"),
-            ("K8S_POD_NAMESPACE", self.namespace),
-            ("K8S_POD_NAME", self.pod),
-            ("K8S_POD_INFRA_CONTAINER_ID", self.container_id),
-            ("K8S_POD_UID", str(uuid.uuid5(uuid.NAMESPACE_OID, self.container_id))),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +68,6 @@ class Added:
         return [entry for entry in interfaces if not entry.get("sandbox")]
 
 
-def container_id(*names: str) -> str:
-    """An id that looks like a runtime's, 64 hex digits, and is the same for the same (lab, node, pod, attempt)."""
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()
-
-
 class CniRuntime:
     """The runtime of one node.
 
@@ -122,10 +89,9 @@ class CniRuntime:
     ) -> None:
         self.node = node
         self._conf_dir = conf_dir
-        self._bin_dirs = tuple(bin_dirs)
-        self._cache_dir = cache_dir
+        self._executor = Executor(node, bin_dirs=bin_dirs, timeout_s=timeout_s)
+        self._cache = ResultCache(node, cache_dir)
         self._netns_dir = netns_dir
-        self._timeout_s = timeout_s
 
     # ---- verbs
 
@@ -145,15 +111,15 @@ class CniRuntime:
         previous: Json | None = None
         try:
             for config in network.plugins:
-                recorded = self._execute("ADD", network, config, sandbox, previous, capabilities)
+                recorded = self._executor.execute("ADD", network, config, sandbox, previous, capabilities)
                 calls.append(recorded)
-                previous = _result(recorded, network, sandbox)
+                previous = result_of(recorded, network, sandbox)
         except CniCallError as error:
             # What a runtime does: the whole chain, also those never reached. A plugin's DEL must bear that.
             calls.extend(self._undo(network, sandbox, capabilities))
             raise CniCallError(error.message, hint=error.hint, code=error.code, calls=[*calls]) from error
         assert previous is not None, "a configuration has at least one plugin"
-        self._cache(network, sandbox, previous, capabilities)
+        self._cache.keep(network, sandbox, previous, capabilities)
         return Added(sandbox=sandbox, result=previous, calls=tuple(calls))
 
     def check(self, sandbox: Sandbox, *, capabilities: Mapping[str, Any] | None = None) -> tuple[CniCall, ...]:
@@ -167,17 +133,17 @@ class CniRuntime:
         network = self.network()
         if network.disable_check:
             return ()
-        previous = self._cached(network, sandbox, "result")
+        previous = self._cache.read(network, sandbox, "result")
         if previous is None:
             raise CniCallError(
-                f"CHECK of pod {sandbox.pod} needs the result of its ADD, which is not in {self._cache_dir}",
+                f"CHECK of pod {sandbox.pod} needs the result of its ADD, which is not in {self._cache.folder}",
                 hint="was the pod attached on this node, and by this runtime?",
             )
-        capabilities = self._cached(network, sandbox, "capabilityArgs") if capabilities is None else capabilities
+        capabilities = self._cache.read(network, sandbox, "capabilityArgs") if capabilities is None else capabilities
         calls = []
         for config in network.plugins:
-            calls.append(self._execute("CHECK", network, config, sandbox, previous, capabilities))
-            _demand_success(calls[-1], sandbox, calls)
+            calls.append(self._executor.execute("CHECK", network, config, sandbox, previous, capabilities))
+            demand_success(calls[-1], sandbox, calls)
         return tuple(calls)
 
     def delete(self, sandbox: Sandbox, *, capabilities: Mapping[str, Any] | None = None) -> tuple[CniCall, ...]:
@@ -189,55 +155,34 @@ class CniRuntime:
             CniCallError: A plugin failed; a runtime would call again later.
         """
         network = self.network()
-        previous = self._cached(network, sandbox, "result") if at_least(network.cni_version, "0.4.0") else None
-        capabilities = self._cached(network, sandbox, "capabilityArgs") if capabilities is None else capabilities
+        previous = self._cache.read(network, sandbox, "result") if at_least(network.cni_version, "0.4.0") else None
+        capabilities = self._cache.read(network, sandbox, "capabilityArgs") if capabilities is None else capabilities
         calls = []
         for config in reversed(network.plugins):
-            calls.append(self._execute("DEL", network, config, sandbox, previous, capabilities))
-            _demand_success(calls[-1], sandbox, calls)
-        call(self.node, lambda: self._cache_path(network, sandbox).unlink(missing_ok=True))
+            calls.append(self._executor.execute("DEL", network, config, sandbox, previous, capabilities))
+            demand_success(calls[-1], sandbox, calls)
+        self._cache.forget(network, sandbox)
         return tuple(calls)
+
+    def _undo(self, network: NetworkList, sandbox: Sandbox, capabilities: Mapping[str, Any] | None) -> list[CniCall]:
+        """DEL after a failed ADD. Its own errors are recorded in the calls and do not hide the first one."""
+        calls = []
+        for config in reversed(network.plugins):
+            with suppress(CniCallError):
+                calls.append(self._executor.execute("DEL", network, config, sandbox, None, capabilities))
+        return calls
 
     # ---- sandboxes
 
     def make_sandbox(self, pod: str) -> Path:
-        """A new network namespace for a pod, bound at /run/netns/<pod> of the node, its loopback up. Returns that path.
-
-        Raises:
-            CheckError: The node has a sandbox of that name already.
-            OSError: The kernel refused.
-        """
+        """A sandbox for a pod, at /run/netns/<pod> of the node. Returns that path; raises as `sandbox.make_sandbox`."""
         path = self._netns_dir / pod
-
-        def make() -> None:  # in a thread that ends afterwards, so it may leave the node's network namespace
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            try:
-                path.touch(mode=0o444, exist_ok=False)
-            except FileExistsError:
-                raise CheckError(
-                    f"node {self.node.name} has a sandbox named {pod} already ({path})", hint="delete that pod first"
-                ) from None
-            try:
-                netns.unshare(netns.CLONE_NEWNET)
-                _loopback_up()  # runtimes execute the plugin `loopback` for this; not every machine has it
-                netns.mount("/proc/thread-self/ns/net", path, flags=netns.MS_BIND)
-            except BaseException:
-                path.unlink()
-                raise
-
-        call(self.node, make)
+        make_sandbox(self.node, path)
         return path
 
     def remove_sandbox(self, pod: str) -> None:
-        """Let go of a pod's namespace; it is gone when nothing else holds it. Harmless when there is none."""
-        path = self._netns_dir / pod
-
-        def remove() -> None:
-            with suppress(OSError):  # EINVAL: never mounted; ENOENT: no such file
-                netns.umount(path, netns.MNT_DETACH)
-            path.unlink(missing_ok=True)
-
-        call(self.node, remove)
+        """Let go of a pod's sandbox. Harmless when there is none."""
+        remove_sandbox(self.node, self._netns_dir / pod)
 
     # ---- configuration
 
@@ -258,7 +203,10 @@ class CniRuntime:
             source = call(self.node, lambda: path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise CniCallError(f"cannot read {path} of node {self.node.name}: {error}") from error
-        return parse_network_list(path, source)
+        try:
+            return parse_network_list(path, source)
+        except NetworkListError as error:
+            raise CniCallError(error.message, hint=error.hint) from error
 
     def _conf_files(self) -> list[Path]:
         try:
@@ -266,166 +214,10 @@ class CniRuntime:
         except FileNotFoundError:
             return []
 
-    # ---- one plugin
-
-    def _execute(
-        self,
-        command: str,
-        network: NetworkList,
-        config: Json,
-        sandbox: Sandbox,
-        previous: Json | None,
-        capabilities: Mapping[str, Any] | None,
-    ) -> CniCall:
-        kind = str(config["type"])
-        environment = {
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": sandbox.container_id,
-            "CNI_NETNS": sandbox.netns,
-            "CNI_IFNAME": sandbox.ifname,
-            "CNI_ARGS": ";".join(f"{name}={value}" for name, value in sandbox.cni_args),
-            "CNI_PATH": ":".join(self._bin_dirs),
-        }
-        stdin = plugin_config(network, config, previous, capabilities)
-        executable = self._find(kind)
-        if executable is None:
-            raise CniCallError(
-                f'failed to find plugin "{kind}" in path {list(self._bin_dirs)} of node {self.node.name}',
-                hint=f"{network.path} names it; install it there, or remove it from that file",
-            )
-        try:
-            done: Completed = run(
-                self.node,
-                [executable],
-                timeout_s=self._timeout_s,
-                stdin=json.dumps(stdin).encode(),
-                env=environment | {"PATH": _PATH},
-            )
-        except OSError as error:
-            raise CniCallError(
-                f'cannot execute plugin "{kind}" of node {self.node.name}: {error}',
-                hint=f"look at the first line of {executable}: does that interpreter exist?",
-            ) from error
-        return CniCall(
-            plugin=kind,
-            command=command,
-            environment=environment,
-            stdin=stdin,
-            stdout=done.stdout,
-            stderr=done.stderr,
-            exit_code=done.returncode,
-            seconds=done.seconds,
-            timed_out=done.timed_out,
-        )
-
-    def _find(self, kind: str) -> str | None:
-        if "/" in kind or not kind:
-            raise CniCallError(f"invalid plugin name {kind!r}: it is looked up in CNI_PATH and may not be a path")
-        candidates = [f"{folder}/{kind}" for folder in self._bin_dirs]
-        return call(self.node, lambda: next((path for path in candidates if os.access(path, os.X_OK)), None))
-
-    def _undo(self, network: NetworkList, sandbox: Sandbox, capabilities: Mapping[str, Any] | None) -> list[CniCall]:
-        """DEL after a failed ADD. Its own errors are recorded in the calls and do not hide the first one."""
-        calls = []
-        for config in reversed(network.plugins):
-            with suppress(CniCallError):
-                calls.append(self._execute("DEL", network, config, sandbox, None, capabilities))
-        return calls
-
-    # ---- the cache of results, as libcni keeps it (libcni/api.go cacheAdd)
-
-    def _cache_path(self, network: NetworkList, sandbox: Sandbox) -> Path:
-        return self._cache_dir / f"{network.name}-{sandbox.container_id}-{sandbox.ifname}"
-
-    def _cache(
-        self, network: NetworkList, sandbox: Sandbox, result: Json, capabilities: Mapping[str, Any] | None
-    ) -> None:
-        entry = {
-            "kind": "cniCacheV1",
-            "containerId": sandbox.container_id,
-            "config": base64.b64encode(network.source.encode()).decode(),
-            "ifName": sandbox.ifname,
-            "networkName": network.name,
-            "netns": sandbox.netns,
-            "cniArgs": [list(pair) for pair in sandbox.cni_args],
-            **({"capabilityArgs": dict(capabilities)} if capabilities else {}),
-            "result": result,
-        }
-        path = self._cache_path(network, sandbox)
-
-        def write() -> None:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(json.dumps(entry), encoding="utf-8")
-
-        call(self.node, write)
-
     def result_of(self, sandbox: Sandbox) -> Json | None:
         """The cached result of a sandbox's ADD, whichever runtime made it; None when there is none.
 
         Raises:
             CniCallError: The node has no usable configuration.
         """
-        return self._cached(self.network(), sandbox, "result")
-
-    def _cached(self, network: NetworkList, sandbox: Sandbox, key: str) -> Json | None:
-        path = self._cache_path(network, sandbox)
-        try:
-            entry = json.loads(call(self.node, lambda: path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return None  # libcni, too, goes on without a cached result
-        found = entry.get(key) if isinstance(entry, dict) else None
-        return found if isinstance(found, dict) else None
-
-
-# --------------------------------------------------------------------------------------------------
-# Pure parts: stdout -> result
-
-
-def _result(recorded: CniCall, network: NetworkList, sandbox: Sandbox) -> Json:
-    _demand_success(recorded, sandbox, [recorded])
-    try:
-        result = json.loads(recorded.stdout)
-    except ValueError as error:
-        raise CniCallError(
-            f"ADD of pod {sandbox.pod}: plugin {recorded.plugin} succeeded but printed no JSON result: {error}",
-            hint=f"it printed {recorded.stdout[:200]!r}",
-        ) from error
-    if not isinstance(result, dict):
-        raise CniCallError(f"ADD of pod {sandbox.pod}: the result of plugin {recorded.plugin} is not a JSON object")
-    return {"cniVersion": network.cni_version} | result
-
-
-def _demand_success(recorded: CniCall, sandbox: Sandbox, calls: Sequence[CniCall]) -> None:
-    """Turn a failed execution into a sentence, as libcni does (pkg/invoke/raw_exec.go): stdout first, else stderr."""
-    if recorded.exit_code == 0 and not recorded.timed_out:
-        return
-    subject = f"{recorded.command} of pod {sandbox.pod} failed: plugin {recorded.plugin}"
-    if recorded.timed_out:
-        raise CniCallError(f"{subject} did not end within {recorded.seconds:.0f} s and was killed", calls=calls)
-    error = _error_object(recorded.stdout)
-    if error is not None:
-        raise CniCallError(
-            f"{subject} says: {error.get('msg') or 'nothing'} (code {error['code']})",
-            hint=str(error.get("details") or ""),
-            code=int(error["code"]),
-            calls=calls,
-        )
-    said = recorded.stderr.strip() or recorded.stdout.strip() or "nothing"
-    raise CniCallError(f"{subject} ended with exit code {recorded.exit_code} and said {said}", calls=calls)
-
-
-def _error_object(stdout: str) -> Json | None:
-    try:
-        error = json.loads(stdout)
-    except ValueError:
-        return None
-    if isinstance(error, dict) and isinstance(error.get("code"), int):
-        return error
-    return None
-
-
-def _loopback_up() -> None:
-    """Set IFF_UP on `lo` of the calling thread's network namespace; the kernel then adds 127.0.0.1 by itself."""
-    siocsifflags, iff_up, ifreq = 0x8914, 0x1, "16sH14x"  # netdevice(7)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-        fcntl.ioctl(control, siocsifflags, struct.pack(ifreq, b"lo", iff_up))
+        return self._cache.read(self.network(), sandbox, "result")

@@ -12,10 +12,11 @@ from typing import Final
 
 from plugin.core.errors import CheckError
 from plugin.link import netns
-from testbed.kubelet.cni_runtime import Added, CniRuntime, Sandbox, container_id
+from testbed.kubelet.cni_runtime import Added, CniRuntime
 from testbed.kubelet.cri.client import ContainerEntry, CriError, PortMapping, RuntimeClient, SandboxConfig
 from testbed.kubelet.image import IMAGE
 from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.kubelet.sandbox import Sandbox, container_id
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
 from testbed.topology.cni_conf import bandwidth_annotations

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from plugin.core.errors import InputError
 from plugin.link import netns
-from testbed.kubelet.cni_runtime import NETNS_DIR, CniRuntime, Sandbox, container_id
+from testbed.kubelet.cni_runtime import NETNS_DIR, CniRuntime
 from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.kubelet.sandbox import Sandbox, container_id
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
 from testbed.machine.space import call, in_thread

@@ -19,10 +19,11 @@ from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
 from testbed.lab import agent_api
 from testbed.lab import state as states
+from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import UNDERLAY, LabPaths
 from testbed.machine.space import Space
-from testbed.topology.cni_conf import CniCall
-from testbed.topology.model import OUTSIDE, Topology
+from testbed.topology.model import Topology
+from testbed.topology.names import OUTSIDE
 from testbed.topology.underlay import UnderlayPlan, plan_underlay
 
 SWITCH: Final = "weave"

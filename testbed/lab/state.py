@@ -18,7 +18,8 @@ from plugin.core.errors import CheckError, InputError, MissingError, WeaveError
 from testbed.lab.paths import RUN, LabPaths
 from testbed.machine import processes
 from testbed.machine.processes import ProcessId
-from testbed.topology.model import NAME_LENGTH_MAX, Topology
+from testbed.topology.model import Topology
+from testbed.topology.names import NAME_LENGTH_MAX
 
 STATE_VERSION: Final = 1
 LABS_MAX: Final = 100
@@ -36,7 +37,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PodRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A pod that is attached; `cni_calls` are `testbed.kubelet.kubelet.CniCall`s as plain values."""
+    """A pod that is attached; `cni_calls` are `testbed.lab.cni_call.CniCall`s as plain values."""
 
     node: str
     container_id: str

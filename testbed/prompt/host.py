@@ -24,7 +24,8 @@ from testbed.lab.running import Lab
 from testbed.machine.space import Completed, Space, run, spawn
 from testbed.probes.ping import parse_ping
 from testbed.prompt.process import SENTINEL, ShellProcess
-from testbed.topology.model import OUTSIDE, Topology
+from testbed.topology.model import Topology
+from testbed.topology.names import OUTSIDE
 from testbed.topology.underlay import plan_underlay
 
 

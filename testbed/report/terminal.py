@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.scenario.results import CommandEvidence, Counts, RunResult, ScenarioResult, Status, StepResult
-from testbed.topology.model import Scenario, Step
+from testbed.topology.steps import Scenario, Step
 
 WIDE_COLUMNS: Final = 110
 """From here on, expectation and sight stand side by side; below, one under the other."""

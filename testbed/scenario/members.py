@@ -7,7 +7,9 @@ from typing import Literal
 from plugin.core.errors import InputError
 from testbed.lab.running import Lab
 from testbed.machine.space import Space
-from testbed.topology.model import OUTSIDE, Ping, expand, pairs
+from testbed.topology.names import OUTSIDE
+from testbed.topology.steps import Ping
+from testbed.topology.targets import expand, pairs
 
 WEAVELAB = "sudo .venv/bin/weavelab"
 """How the commands that we suggest begin: they work from the project's root (issue 2, item 1)."""

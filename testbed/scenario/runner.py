@@ -19,7 +19,8 @@ from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.results import ScenarioResult, Status, StepResult, worst
 from testbed.scenario.state import states_of
 from testbed.scenario.steps import chaos, exec, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
-from testbed.topology.model import Scenario, Step, Topology
+from testbed.topology.model import Topology
+from testbed.topology.steps import Scenario, Step
 
 PAUSE_S: Final = 0.1
 """Between two attempts at a step: an agent needs milliseconds, and a busy loop would take them from it."""

@@ -6,7 +6,7 @@ libcni/api.go of github.com/containernetworking/cni.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv4Address
@@ -21,28 +21,8 @@ from testbed.topology.model import BandwidthSpec, PodSpec, PortSpec
 Json: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CniCall:
-    """One execution of one plugin, as it was. `environment` holds the CNI_ variables only."""
-
-    plugin: str
-    command: str
-    environment: Mapping[str, str]
-    stdin: Mapping[str, Any]
-    stdout: str
-    stderr: str
-    exit_code: int
-    seconds: float
-    timed_out: bool = False
-
-
-class CniCallError(CheckError):
-    """A verb failed. `code` is the plugin's error code (0: there was none), `calls` all that was executed so far."""
-
-    def __init__(self, message: str, *, hint: str = "", code: int = 0, calls: Sequence[CniCall] = ()) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
-        self.calls = tuple(calls)
+class NetworkListError(CheckError):
+    """A configuration that no runtime could use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +41,23 @@ def parse_network_list(path: Path, source: str) -> NetworkList:
     """A .conflist, or a .conf or .json with one plugin, as one list (libcni/conf.go).
 
     Raises:
-        CniCallError: It is not JSON, has no name, no plugin, a plugin without type, or a version nobody knows.
+        NetworkListError: It is not JSON, has no name, no plugin, a plugin without type, or a version nobody knows.
     """
     try:
         raw = json.loads(source)
     except ValueError as error:
-        raise CniCallError(f"cni config uninitialized: {path} is not valid JSON: {error}") from error
+        raise NetworkListError(f"cni config uninitialized: {path} is not valid JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise CniCallError(f"cni config uninitialized: {path} must hold a JSON object")
+        raise NetworkListError(f"cni config uninitialized: {path} must hold a JSON object")
     name = raw.get("name")
     if not isinstance(name, str) or not name:
-        raise CniCallError(f'cni config uninitialized: {path} has no "name"', hint="every network needs a name")
+        raise NetworkListError(f'cni config uninitialized: {path} has no "name"', hint="every network needs a name")
     plugins = raw.get("plugins") if path.suffix == ".conflist" else [raw]
     if not isinstance(plugins, list) or not plugins:
-        raise CniCallError(f"cni config uninitialized: CNI config list in {path} has no networks")
+        raise NetworkListError(f"cni config uninitialized: CNI config list in {path} has no networks")
     for plugin in plugins:
         if not isinstance(plugin, dict) or not isinstance(plugin.get("type"), str) or not plugin["type"]:
-            raise CniCallError(
+            raise NetworkListError(
                 f'cni config uninitialized: a plugin in {path} has no "type"',
                 hint="the type is the name of the executable in /opt/cni/bin",
             )
@@ -100,7 +80,7 @@ def _list_version(path: Path, raw: Json) -> str:
     wanted = raw.get("cniVersion") or VERSIONS[0]
     version = next((version for version in VERSIONS if version == wanted), "")
     if not version:
-        raise CniCallError(
+        raise NetworkListError(
             f"cni config uninitialized: {path} wants cniVersion {json.dumps(wanted)}",
             hint=f"known are {', '.join(VERSIONS)}",
         )

@@ -16,8 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from plugin.core.errors import InputError
-from testbed.topology.model import KubeletKind, Topology, schema
+from testbed.topology.model import KubeletKind, Topology
 from testbed.topology.rules import check
+from testbed.topology.schema import schema
 from testbed.topology.text import TEXT_BYTES_MAX, Finding, KeyPath, Problem, Tree, UnreadableError, read_tree
 
 PROBLEMS_SHOWN_MAX: Final = 40

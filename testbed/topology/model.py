@@ -1,40 +1,26 @@
-"""What a topology file may say: the types, their limits and their descriptions, in one place.
+"""What a topology file may say of a lab: the types, their limits and their descriptions; of its scenarios: steps.py.
 
-The JSON schema that is published as ``topologies/schema.json`` is made from these types
-(``python -m testbed.topology.model`` prints it), the loader (``load.py``) checks files against that schema and then
-against the rules that a schema cannot state. This module decides nothing else: it reads no file and chooses no address
-(``underlay.py`` does).
+The JSON schema that is published as ``topologies/schema.json`` is made from these types (``schema.py``), the loader
+(``load.py``) checks files against that schema and then against the rules that a schema cannot state (``rules.py``).
+This module decides nothing else: it reads no file and chooses no address (``underlay.py`` does).
 
 Every type is frozen and refuses unknown keys. Docstrings and descriptions below are what a person's editor shows.
 """
 
-import json
-import sys
-from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-NAME_LENGTH_MAX: Final = 15
-NAME_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,13}[a-z0-9])?$"
-"""Labs, nodes, pods, routers: they become host names and interface names, which Linux limits to 15 characters."""
+from testbed.topology.names import NAME_PATTERN
+from testbed.topology.steps import Scenario
 
 SEGMENT_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"
 """Segments: 12 characters, so that the bridge ``br-<segment>`` still fits in 15."""
 
-SCENARIO_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
-
 IPV4_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
 RATE_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,3})?(kbit|mbit|gbit)$"
 CIDR_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
-
-OUTSIDE: Final = "outside"
-ALL_PODS: Final = "all-pods"
-ALL_NODES: Final = "all-nodes"
-OWN_NODE: Final = "own-node"
-RESERVED_NAMES: Final = frozenset({"underlay", OUTSIDE, "all", "host", ALL_PODS, ALL_NODES, OWN_NODE})
-"""Names that nothing in a file may bear: commands and steps give them a meaning of their own."""
 
 VXLAN_OVERHEAD_BYTES: Final = 50
 """Outer IPv4 (20) + UDP (8) + VXLAN (8) + inner Ethernet (14): what the overlay takes from the underlay's MTU."""
@@ -44,14 +30,6 @@ UNDERLAY_MTU_MIN: Final = 576 + VXLAN_OVERHEAD_BYTES
 
 UNDERLAY_MTU_MAX: Final = 65535
 """The largest IPv4 packet, and the largest MTU of a veth device and of a bridge."""
-
-IPERF_SECONDS_MAX: Final = 60
-DEADLINE_S_MAX: Final = 600
-CHAOS_SECONDS_MAX: Final = 36_000
-CHAOS_SEED_MAX: Final = 2**32 - 1
-CHAOS_PODS_MAX: Final = 100
-
-# ------------------------------------------------------------------------------------------------ network and underlay
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="1-15 of a-z, 0-9 and '-', starting with a letter")]
 SegmentName = Annotated[
@@ -179,210 +157,6 @@ class PodSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     )
 
 
-# ------------------------------------------------------------------------------------------------------ scenario steps
-
-Target = Annotated[str, Meta(description=f"A pod, a node or `{OUTSIDE}`.")]
-Targets = Annotated[
-    str | list[str],
-    Meta(description=f"A pod, a node, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, or a list of these."),
-]
-Count = Annotated[int, Meta(ge=1, le=100, description="How many probes are sent.")]
-Positive = Annotated[float, Meta(gt=0)]
-Percent = Annotated[float, Meta(ge=0, le=100)]
-Ratio = Annotated[float, Meta(gt=0, le=1.5)]
-
-
-class Ping(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Echo requests from every `from` to every `to`; each pair has to hold."""
-
-    from_: Targets = msgspec.field(name="from")
-    to: Annotated[
-        str | list[str],
-        Meta(
-            description=f"A pod, a node, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, `{OWN_NODE}` (the switch of the "
-            "sending pod's node, at its address), or a list of these. A node is pinged at its uplink's address."
-        ),
-    ]
-    count: Count = 3
-    size: Annotated[
-        int,
-        Meta(ge=0, le=65507, description="Bytes of payload; the packet is 28 bytes larger (IPv4 and ICMP headers)."),
-    ] = 56
-    df: Annotated[bool, Meta(description="Set Don't Fragment: the packet arrives whole or not at all.")] = False
-    loss: Annotated[float, Meta(ge=0, le=100, description="The loss that is still accepted, in percent.")] = 0
-    max_rtt_ms: Annotated[
-        Positive | None,
-        Meta(description="The average round trip that is still accepted, in ms; no limit when left out."),
-    ] = None
-    expect_source: Annotated[
-        bool,
-        Meta(description="Also capture at the target: the request has to arrive from the pod's own address (no NAT)."),
-    ] = False
-
-
-class Iperf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One iperf3 run, reported with its ratio to the underlay measured in the same run."""
-
-    from_: Target = msgspec.field(name="from")
-    to: Target
-    protocol: Annotated[Literal["tcp", "udp"], Meta(description="What is sent.")] = "tcp"
-    seconds: Annotated[int, Meta(ge=1, le=IPERF_SECONDS_MAX, description="How long it sends.")] = 1
-    streams: Annotated[int, Meta(ge=1, le=32, description="Parallel streams.")] = 1
-    rate_mbit: Annotated[
-        Positive | None,
-        Meta(description="UDP only: the rate that is sent, in Mbit/s; iperf3's own 1 Mbit/s when left out."),
-    ] = None
-    min_mbit: Annotated[
-        Positive | None, Meta(description="The received rate that is required, in Mbit/s; none when left out.")
-    ] = None
-    min_ratio: Annotated[
-        Ratio | None, Meta(description="The ratio to the underlay that is required, 0 to 1.5; none when left out.")
-    ] = None
-    max_mbit: Annotated[
-        Positive | None, Meta(description="The received rate that is still accepted, in Mbit/s; any when left out.")
-    ] = None
-    max_loss: Annotated[
-        Percent | None, Meta(description="UDP only: the loss that is still accepted, in percent; any when left out.")
-    ] = None
-
-
-class Wire(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Captures on every node's uplink while one pod pings another, and proves which way the packets took."""
-
-    from_: Annotated[str, Meta(description="A pod.")] = msgspec.field(name="from")
-    to: Annotated[str, Meta(description="Another pod.")]
-    path: Annotated[
-        Literal["same-node", "cross-node"],
-        Meta(
-            description="`same-node`: no packet leaves the node. `cross-node`: VXLAN from uplink to uplink, both ways."
-        ),
-    ]
-    count: Count = 3
-
-
-class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Any command inside a pod, node, router or the outside host, with the exit code and output it should have."""
-
-    on: Annotated[
-        str | list[str],
-        Meta(description=f"A pod, node, router, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, or a list of these."),
-    ]
-    command: Annotated[
-        str | list[str],
-        Meta(description="A shell command line, or a list: a program and its arguments, without a shell."),
-    ]
-    exit_code: Annotated[int, Meta(ge=0, le=255, description="The exit code it should have.")] = 0
-    stdout_contains: Annotated[str | None, Meta(description="Text that its output should contain.")] = None
-    stdout_matches: Annotated[
-        str | None, Meta(description="Regular expression (Python) that should be found in its output.")
-    ] = None
-
-
-class Pod(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a kubelet does to a pod that runs, and what has to be the same afterwards."""
-
-    on: Annotated[str, Meta(description="A pod.")]
-    do: Annotated[
-        Literal["restart", "recreate"],
-        Meta(
-            description="`restart`: a new container in the same sandbox, which keeps its address (`kubelet: "
-            "containerd` only). `recreate`: the sandbox is stopped twice and removed, and the pod made anew."
-        ),
-    ]
-
-
-FaultKind = Literal["kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn"]
-FAULT_KINDS: Final[tuple[FaultKind, ...]] = ("kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn")
-
-
-class Chaos(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Random faults for a while; when they are repaired, the lab has to become whole again."""
-
-    seconds: Annotated[
-        int, Meta(ge=1, le=CHAOS_SECONDS_MAX, description="How long faults happen; does not count against `within_s`.")
-    ] = 20
-    seed: Annotated[
-        int, Meta(ge=0, le=CHAOS_SEED_MAX, description="What the faults are drawn from: the same seed, the same plan.")
-    ] = 1
-    pods: Annotated[int, Meta(ge=1, le=CHAOS_PODS_MAX, description="Pods beside the lab's own that come and go.")] = 6
-    faults: Annotated[
-        list[FaultKind],
-        Meta(min_length=1, description="The faults that may happen; all of them when left out."),
-    ] = msgspec.field(default_factory=lambda: list(FAULT_KINDS))
-
-
-Kind = Literal["ping", "iperf", "wire", "exec", "pod", "chaos"]
-KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "pod", "chaos")
-
-
-Action = Ping | Iperf | Wire | Exec | Pod | Chaos
-
-
-class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec`, `pod`, `chaos` says of which kind."""
-
-    name: Annotated[str, Meta(max_length=120, description="What it shows; made from its keys when left out.")] = ""
-    within_s: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=DEADLINE_S_MAX,
-            description="The deadline in seconds. What may become true a little later (a ping) is retried until then. "
-            "What an iperf step measures and the faults of a chaos step come on top.",
-        ),
-    ] = 10
-    ping: Ping | None = None
-    iperf: Iperf | None = None
-    wire: Wire | None = None
-    exec: Exec | None = None
-    pod: Pod | None = None
-    chaos: Chaos | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """Which of the six kinds this step is."""
-        return next(kind for kind in KINDS if getattr(self, kind) is not None)
-
-    @property
-    def action(self) -> Action:
-        """The one kind that is set; the loader has checked that there is exactly one."""
-        action: Action = getattr(self, self.kind)
-        return action
-
-    @property
-    def title(self) -> str:
-        """The step's name, or a sentence made from its keys, such as ``ping red -> blue``."""
-        if self.name:
-            return self.name
-        return _title(self.action)
-
-
-def _title(action: Action) -> str:
-    match action:
-        case Exec(on=on, command=command):
-            return f"exec on {_words(on)}: {command if isinstance(command, str) else ' '.join(command)}"
-        case Iperf(protocol=protocol) as iperf:
-            return f"iperf {protocol} {iperf.from_} -> {iperf.to}"
-        case Wire(path=path) as wire:
-            return f"wire {wire.from_} -> {wire.to} ({path})"
-        case Pod(on=pod, do=do):
-            return f"{do} pod {pod}"
-        case Chaos(seconds=seconds, seed=seed):
-            return f"chaos for {seconds} s, seed {seed}"
-        case Ping() as ping:
-            return f"ping {_words(ping.from_)} -> {_words(ping.to)}"
-
-
-class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Named steps, run in order."""
-
-    name: Annotated[
-        str, Meta(pattern=SCENARIO_PATTERN, description="Its name on the command line: `weavelab run NAME`.")
-    ]
-    description: Annotated[str, Meta(description="One sentence: what it shows.")] = ""
-    steps: Annotated[list[Step], Meta(min_length=1, description="The steps, in order.")]
-
-
 KubeletKind = Literal["emulated", "containerd"]
 KUBELET_KINDS: Final[tuple[KubeletKind, ...]] = ("emulated", "containerd")
 
@@ -426,85 +200,3 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def overlay_mtu(self) -> int:
         """The MTU of pods, of the switches and of the VXLAN devices, in bytes."""
         return self.underlay.mtu - VXLAN_OVERHEAD_BYTES
-
-
-# ----------------------------------------------------------------------------------- what the names in a step stand for
-
-
-class Pair(NamedTuple):
-    """One sender and one target of a ping."""
-
-    source: str
-    target: str
-    own_node: bool
-    """True: the target is the source pod's node, at the address of its switch; False: at its usual address."""
-
-
-def expand(topology: Topology, names: str | Iterable[str]) -> tuple[str, ...]:
-    """Members of the groups in ``names`` (``all-pods``, ``all-nodes``), other names as they are, each once, in order.
-
-    ``own-node`` depends on the sender and stays as it is; ``pairs`` resolves it.
-    """
-    groups = {ALL_PODS: tuple(topology.pods), ALL_NODES: tuple(topology.nodes)}
-    listed = (names,) if isinstance(names, str) else tuple(names)
-    return tuple(dict.fromkeys(member for name in listed for member in groups.get(name, (name,))))
-
-
-def pairs(topology: Topology, ping: Ping) -> tuple[Pair, ...]:
-    """Every sender with every target of a ping, without those who would ping themselves."""
-    found = []
-    for source in expand(topology, ping.from_):
-        for target in expand(topology, ping.to):
-            if target == OWN_NODE and source in topology.pods:
-                found.append(Pair(source, topology.pods[source].node, own_node=True))
-            elif target not in {source, OWN_NODE}:
-                found.append(Pair(source, target, own_node=False))
-    return tuple(found)
-
-
-def _words(names: str | list[str]) -> str:
-    return names if isinstance(names, str) else ", ".join(names)
-
-
-# -------------------------------------------------------------------------------------------------------------- schema
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a topology file, made from the types above."""
-    made: dict[str, Any] = _without_null(msgspec.json.schema(Topology))
-    # msgspec cannot state "exactly one of these keys".
-    made["$defs"]["Step"]["oneOf"] = [{"required": [kind]} for kind in KINDS]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "weavelab topology",
-        **made,
-    }
-
-
-def _without_null(part: Any) -> Any:
-    """The schema without the null that stands for a key left out: the key is optional, its value is not."""
-    if isinstance(part, list):
-        return [_without_null(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    cleaned = {key: _without_null(value) for key, value in part.items() if value is not None}
-    choices = cleaned.pop("anyOf", None)
-    if choices is None:
-        return cleaned
-    choices = [choice for choice in choices if choice != {"type": "null"}]
-    return {**cleaned, **choices[0]} if len(choices) == 1 else {**cleaned, "anyOf": choices}
-
-
-def schema_text() -> str:
-    """The text of ``topologies/schema.json``, for editors.
-
-    It also takes ``node1:`` with nothing behind it, which the loader reads as ``node1: {}``.
-    """
-    published = schema()
-    nodes = published["$defs"]["Topology"]["properties"]["nodes"]
-    nodes["additionalProperties"] = {"anyOf": [nodes["additionalProperties"], {"type": "null"}]}
-    return json.dumps(published, indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(schema_text())

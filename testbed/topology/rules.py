@@ -12,24 +12,10 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueE
 from typing import Final
 
 from testbed.topology.capabilities import ports_and_limits
-from testbed.topology.model import (
-    ALL_NODES,
-    ALL_PODS,
-    KINDS,
-    OUTSIDE,
-    OWN_NODE,
-    RESERVED_NAMES,
-    Chaos,
-    Exec,
-    Iperf,
-    Ping,
-    Pod,
-    Step,
-    Topology,
-    Wire,
-    expand,
-    pairs,
-)
+from testbed.topology.model import Topology
+from testbed.topology.names import ALL_NODES, ALL_PODS, OUTSIDE, OWN_NODE, RESERVED_NAMES
+from testbed.topology.steps import KINDS, Chaos, Exec, Iperf, Ping, Pod, Step, Wire
+from testbed.topology.targets import expand, pairs
 from testbed.topology.text import Finding, KeyPath, suggest
 from testbed.topology.underlay import first_hops
 

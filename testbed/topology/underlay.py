@@ -18,7 +18,8 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final, Literal, NamedTuple
 
-from testbed.topology.model import OUTSIDE, Topology
+from testbed.topology.model import Topology
+from testbed.topology.names import OUTSIDE
 
 FIRST_NODE_OFFSET: Final = 11
 IFNAME_MAX: Final = 15

@@ -17,9 +17,10 @@ import pytest
 
 from plugin.executables import plugin_executable
 from plugin.link.shaping import observe_bandwidth
-from testbed.kubelet.cni_runtime import CniRuntime, Sandbox
+from testbed.kubelet.cni_runtime import CniRuntime
+from testbed.kubelet.sandbox import Sandbox
+from testbed.lab.cni_call import CniCallError
 from testbed.machine.space import Space, call, run
-from testbed.topology.cni_conf import CniCallError
 from tests.support.cluster import Cluster
 
 REFERENCE = Path("/usr/lib/cni")

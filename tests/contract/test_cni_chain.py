@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from plugin.core.cni.types import VERSIONS
-from testbed.kubelet.cni_runtime import Added, CniRuntime, Sandbox
+from testbed.kubelet.cni_runtime import Added, CniRuntime
+from testbed.kubelet.sandbox import Sandbox
+from testbed.lab.cni_call import CniCallError
 from testbed.machine.space import Space, run
-from testbed.topology.cni_conf import CniCallError
 from tests.support.chain_runtime import DEBIAN_PLUGINS, Runtime, needs_plugins
 from tests.support.cluster import Cluster
 

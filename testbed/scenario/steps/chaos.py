@@ -30,8 +30,8 @@ from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import WEAVELAB, exec_hint
 from testbed.scenario.results import CommandEvidence, Evidence, PingEvidence
 from testbed.scenario.steps.ping import in_parallel
-from testbed.topology import model
-from testbed.topology.model import Step
+from testbed.topology import steps
+from testbed.topology.steps import Step
 
 PAIRS_MAX: Final = 40
 """Pairs of pods that are pinged afterwards; more are sampled."""
@@ -277,6 +277,6 @@ def _record(run: Run, step: Step, chaos: Chaos, problems: Sequence[str], whole_s
     )
 
 
-def _action(step: Step) -> model.Chaos:
+def _action(step: Step) -> steps.Chaos:
     assert step.chaos is not None
     return step.chaos

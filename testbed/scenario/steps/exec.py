@@ -8,7 +8,7 @@ from testbed.probes.command import describe_end, exec_argv
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import Member, concerned, exec_hint, exec_members, space_of
 from testbed.scenario.results import CommandEvidence
-from testbed.topology.model import Exec, Step
+from testbed.topology.steps import Exec, Step
 
 OUTPUT_KEPT_MAX: Final = 64 * 1024
 SHOWN_MAX: Final = 80

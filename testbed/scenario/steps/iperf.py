@@ -15,7 +15,7 @@ from testbed.probes.iperf import (
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import Member, concerned, exec_hint, member, space_of
 from testbed.scenario.results import IperfEvidence
-from testbed.topology.model import Iperf, Step
+from testbed.topology.steps import Iperf, Step
 
 SLACK_S: Final = 8.0
 """What two transfers may take beside their seconds."""

@@ -13,7 +13,7 @@ from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import Member, concerned, exec_hint, ping_pairs, space_of
 from testbed.scenario.results import Evidence, PingEvidence
 from testbed.scenario.steps.source import Pair, judge_sources, marker_for, taps_at
-from testbed.topology.model import Ping, Step
+from testbed.topology.steps import Ping, Step
 
 T = TypeVar("T")
 R = TypeVar("R")

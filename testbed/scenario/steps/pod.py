@@ -20,7 +20,7 @@ from testbed.lab.running import Lab
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import Member, concerned, exec_hint, member
 from testbed.scenario.results import CommandEvidence
-from testbed.topology.model import Pod, Step
+from testbed.topology.steps import Pod, Step
 
 LOCK_WAIT_S: Final = 5.0
 

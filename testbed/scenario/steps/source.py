@@ -13,7 +13,7 @@ from testbed.probes.wire import PAYLOAD_BYTES_MIN, marker_of
 from testbed.scenario.attempt import Run
 from testbed.scenario.members import Member
 from testbed.scenario.results import PingEvidence
-from testbed.topology.model import Step
+from testbed.topology.steps import Step
 
 Pair = tuple[Member, Member]
 

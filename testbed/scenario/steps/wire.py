@@ -18,7 +18,7 @@ from testbed.scenario.members import concerned, exec_hint, member
 from testbed.scenario.results import CaptureEvidence, CheckEvidence, PingEvidence, Place
 from testbed.scenario.steps.frames import frame_evidence
 from testbed.scenario.steps.ping import ping_pair
-from testbed.topology.model import Ping, Step, Wire
+from testbed.topology.steps import Ping, Step, Wire
 
 FRAMES_SHOWN_MAX: Final = 8
 

@@ -19,9 +19,10 @@ from plugin.core.cni.result import result_json
 from plugin.core.cni.types import Attached
 from plugin.core.errors import CheckError
 from plugin.executables import plugin_executable
-from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
+from testbed.kubelet.cni_runtime import CniRuntime
+from testbed.kubelet.sandbox import Sandbox, container_id
+from testbed.lab.cni_call import CniCallError
 from testbed.machine.space import Space, call
-from testbed.topology.cni_conf import CniCallError
 
 pytestmark = [
     pytest.mark.kernel,

@@ -23,7 +23,8 @@ from ruamel.yaml import YAML
 from plugin.link import netns
 from testbed.deploy.kubernetes import manifest
 from testbed.deploy.record import RECORD_PATH
-from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
+from testbed.kubelet.cni_runtime import CniRuntime
+from testbed.kubelet.sandbox import Sandbox, container_id
 from testbed.machine.space import Completed, Space, call, run, spawn
 from tests.support.cluster import end, wait_for
 from tests.support.project import ROOT

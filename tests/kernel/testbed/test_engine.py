@@ -16,13 +16,13 @@ import pytest
 from plugin.core.errors import CheckError, InputError, MissingError
 from testbed.deploy import plan as deploy_plan
 from testbed.lab import state
+from testbed.lab.cni_call import CniCallError
 from testbed.lab.paths import NETNS, LabPaths
 from testbed.lab.progress import Silent
 from testbed.life import down, up
 from testbed.machine.space import Space, run
 from testbed.nodes import engine, mounts
 from testbed.nodes.nodespace import check_no_chroot
-from testbed.topology.cni_conf import CniCallError
 from testbed.topology.model import NodeSpec, PodSpec, Router, Segment, Topology, Underlay
 from testbed.topology.underlay import UnderlayPlan, plan_underlay
 from tests.support.project import ROOT

@@ -14,7 +14,7 @@ from testbed.faults.plan import AGENT_FAULTS, GAP_S, SETTLE_S, Fault, plan_fault
 from testbed.faults.pods import free_names
 from testbed.scenario.runner import override_chaos
 from testbed.topology.load import parse_topology
-from testbed.topology.model import FAULT_KINDS, FaultKind
+from testbed.topology.steps import FAULT_KINDS, FaultKind
 
 NODES = ["node1", "node2", "node3"]
 SEEDS = range(40)

@@ -15,10 +15,12 @@ from typing import TypeVar
 import pytest
 
 from plugin.executables import plugin_executable
-from testbed.kubelet import cni_runtime
-from testbed.kubelet.cni_runtime import CniRuntime, Sandbox, container_id
+from testbed.kubelet import cni_runtime, execution, result_cache
+from testbed.kubelet.cni_runtime import CniRuntime
+from testbed.kubelet.sandbox import Sandbox, container_id
+from testbed.lab.cni_call import CniCallError
 from testbed.machine.space import Completed, Space
-from testbed.topology.cni_conf import CniCallError, parse_network_list
+from testbed.topology.cni_conf import NetworkListError, parse_network_list
 
 T = TypeVar("T")
 SANDBOX = Sandbox(pod="red", container_id=container_id("lab", "one", "red", "1"), netns="/run/netns/red")
@@ -88,8 +90,9 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    monkeypatch.setattr(cni_runtime, "run", local_run)
-    monkeypatch.setattr(cni_runtime, "call", local_call)
+    monkeypatch.setattr(execution, "run", local_run)
+    for module in (cni_runtime, execution, result_cache):
+        monkeypatch.setattr(module, "call", local_call)
     (tmp_path / "net.d").mkdir()
     (tmp_path / "bin").mkdir()
     python = os.path.realpath(sys.executable)
@@ -150,7 +153,7 @@ BAD_CONFIGURATIONS = [
 
 @pytest.mark.parametrize(("source", "complaint"), BAD_CONFIGURATIONS)
 def test_an_invalid_configuration_is_an_error_that_names_the_file(source: str, complaint: str) -> None:
-    with pytest.raises(CniCallError) as told:
+    with pytest.raises(NetworkListError) as told:
         parse_network_list(Path("/etc/cni/net.d/10-weave.conflist"), source)
     assert complaint in told.value.message
     assert "/etc/cni/net.d/10-weave.conflist" in told.value.message
@@ -271,7 +274,7 @@ def test_a_plugin_that_hangs_is_killed_and_named(node: Node) -> None:
 def test_the_real_plugin_without_an_agent_is_a_sentence_with_its_code(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cni_runtime, "_PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(execution, "_PATH", "/usr/bin:/bin")
     node.configure({"type": "weave-net"})
     with pytest.raises(CniCallError) as told:
         node.runtime.add(SANDBOX)  # /run/netns/red does not exist here

@@ -12,7 +12,8 @@ import pytest
 
 from plugin.core.errors import InputError
 from testbed.topology.load import PROBLEMS_SHOWN_MAX, TopologyError, load_topology, parse_topology
-from testbed.topology.model import KINDS, schema
+from testbed.topology.schema import schema
+from testbed.topology.steps import KINDS
 from testbed.topology.underlay import plan_underlay
 from tests.support.project import ROOT
 

@@ -6,20 +6,10 @@ import msgspec
 import pytest
 
 from testbed.topology.load import parse_topology
-from testbed.topology.model import (
-    KINDS,
-    Exec,
-    Iperf,
-    Pair,
-    Ping,
-    Step,
-    Topology,
-    Wire,
-    expand,
-    pairs,
-    schema,
-    schema_text,
-)
+from testbed.topology.model import Topology
+from testbed.topology.schema import schema, schema_text
+from testbed.topology.steps import KINDS, Exec, Iperf, Ping, Step, Wire
+from testbed.topology.targets import Pair, expand, pairs
 from tests.support.project import ROOT
 
 
@@ -37,7 +27,7 @@ pods: {red: {node: node1}, green: {node: node1}, blue: {node: node2}}
 def test_the_published_schema_is_the_one_the_types_make() -> None:
     published = json.loads((ROOT / "topologies/schema.json").read_text())
     assert published == json.loads(schema_text()), (
-        "topologies/schema.json is out of date: python -m testbed.topology.model > topologies/schema.json"
+        "topologies/schema.json is out of date: python -m testbed.topology.schema > topologies/schema.json"
     )
 
 
