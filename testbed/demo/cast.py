@@ -18,7 +18,8 @@ from testbed.lab.cni_call import CniCall
 from testbed.lab.running import Lab, LabPod
 from testbed.lab.state import PodRecord
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
-from testbed.probes.wire import PodFacts, WireFacts, WirePath, WireVerdict, judge_wire
+from testbed.probes.sighting import PodFacts, WireFacts
+from testbed.probes.wire import WirePath, WireVerdict, judge_wire
 from testbed.topology.model import PodSpec, Topology
 
 NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")

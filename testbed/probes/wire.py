@@ -15,19 +15,14 @@ them. With routers on the way the outer TTL falls and the outer MACs change: all
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from ipaddress import IPv4Address
 from typing import Final, Literal
 
 from plugin.core.packet import vxlan
-from plugin.core.packet.frame import dissect
-from plugin.core.packet.ip import IPv4
 from plugin.core.packet.names import some
-from plugin.core.packet.packet import Packet
-from plugin.core.packet.transport import Icmp
 from testbed.probes.capture import CapturedFrame, Direction
+from testbed.probes.sighting import Sighting, WireFacts
 
 # What ping's -p takes at most. Iputils writes the time over the first 16 bytes: 32 carry the marker whole.
 MARKER_BYTES: Final = 16
@@ -36,45 +31,6 @@ PAYLOAD_BYTES_MIN: Final = 16 + MARKER_BYTES
 _NAMED_MAX: Final = 4  # frames that one check names; the rest is counted
 
 WirePath = Literal["same-node", "cross-node"]
-
-
-@dataclass(frozen=True, slots=True)
-class PodFacts:
-    """One end of the probe. `mac` is the pod's own, lower case."""
-
-    name: str
-    address: IPv4Address
-    mac: str
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class WireFacts:
-    """What was done, and how the network is meant to be.
-
-    Attributes:
-        sender: The pod that pinged.
-        target: The pod that was pinged.
-        uplinks: Address of every node's uplink, by the node's name.
-        watched: Names of the nodes whose uplinks were captured (`Capture.taps`).
-        marker: Bytes that the ping's payload carries and nothing else does.
-        count: Echo requests sent.
-        answered: Echo replies that the sender counted: without them an empty uplink proves nothing.
-        frames_lost: Frames that the capture could not keep (`Capture.lost`).
-        vni: The network's VXLAN identifier.
-        port: UDP port of its VXLAN.
-    """
-
-    sender: PodFacts
-    target: PodFacts
-    uplinks: Mapping[str, IPv4Address]
-    watched: Collection[str]
-    marker: bytes
-    count: int
-    answered: int
-    frames_lost: int = 0
-    vni: int = 1
-    port: int = vxlan.UDP_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +79,7 @@ def judge_wire(frames: Sequence[CapturedFrame], facts: WireFacts, path: WirePath
         facts: The probe and the network.
         path: The way that was promised.
     """
-    sightings = [_Sighting(frame, facts) for frame in frames]
+    sightings = [Sighting(frame, facts) for frame in frames]
     ours = [s for s in sightings if s.is_marked or s.is_pair]
     judge = _judge_same_node if path == "same-node" else _judge_cross_node
     checks, evidence, notes = judge(ours, facts)
@@ -163,7 +119,7 @@ def _ground(facts: WireFacts, path: WirePath) -> list[Check]:
 # ------------------------------------------------------------------------------------------------------------ same node
 
 
-def _judge_same_node(ours: "list[_Sighting]", facts: WireFacts) -> "tuple[list[Check], list[CapturedFrame], list[str]]":
+def _judge_same_node(ours: "list[Sighting]", facts: WireFacts) -> "tuple[list[Check], list[CapturedFrame], list[str]]":
     pods = f"{facts.sender.address} and {facts.target.address}"
     checks = [
         _none("no frame of the probe on an uplink", "carry its marker", [s for s in ours if s.is_marked]),
@@ -174,16 +130,14 @@ def _judge_same_node(ours: "list[_Sighting]", facts: WireFacts) -> "tuple[list[C
     return checks, [s.frame for s in ours[:_NAMED_MAX]], []
 
 
-def _none(name: str, what: str, found: "Sequence[_Sighting]") -> Check:
+def _none(name: str, what: str, found: "Sequence[Sighting]") -> Check:
     return Check(name, f"0 frames {what}", some(len(found), "frame") + _places(found), not found)
 
 
 # ----------------------------------------------------------------------------------------------------------- cross node
 
 
-def _judge_cross_node(
-    ours: "list[_Sighting]", facts: WireFacts
-) -> "tuple[list[Check], list[CapturedFrame], list[str]]":
+def _judge_cross_node(ours: "list[Sighting]", facts: WireFacts) -> "tuple[list[Check], list[CapturedFrame], list[str]]":
     sender, target = facts.sender, facts.target
     stations = [
         _Station("request", sender.node, Direction.OUT, "leaves"),
@@ -223,12 +177,12 @@ class _Station:
     def name(self) -> str:
         return f"{self.echo} {self.verb} {self.node}"
 
-    def holds(self, sighting: "_Sighting") -> bool:
+    def holds(self, sighting: "Sighting") -> bool:
         frame = sighting.frame
         return (sighting.echo, frame.tap, frame.direction) == (self.echo, self.node, self.direction)
 
 
-def _each_once(station: _Station, found: "list[_Sighting]", union: "set[tuple[int, int]]", count: int) -> Check:
+def _each_once(station: _Station, found: "list[Sighting]", union: "set[tuple[int, int]]", count: int) -> Check:
     times = Counter(s.number for s in found)
     missing = sorted(sequence for _, sequence in union - set(times))
     again = sorted(sequence for (_, sequence), n in times.items() if n > 1)
@@ -251,12 +205,12 @@ def _headers(facts: WireFacts) -> "list[tuple[str, str, dict[str, str], _Said]]"
         return {"request": text, "reply": text}
 
     rows: list[tuple[str, dict[str, str], _Said]] = [
-        ("outer addresses", both(here, there), _Sighting.outer_addresses),
-        ("UDP port", same(str(facts.port)), _Sighting.outer_port),
-        ("VNI", same(str(facts.vni)), _Sighting.vni),
-        ("inner addresses", both(str(sender.address), str(target.address)), _Sighting.inner_addresses),
-        ("inner MACs", both(sender.mac.lower(), target.mac.lower()), _Sighting.inner_macs),
-        ("overhead", same(f"{vxlan.OVERHEAD_BYTES} bytes"), _Sighting.overhead),
+        ("outer addresses", both(here, there), Sighting.outer_addresses),
+        ("UDP port", same(str(facts.port)), Sighting.outer_port),
+        ("VNI", same(str(facts.vni)), Sighting.vni),
+        ("inner addresses", both(str(sender.address), str(target.address)), Sighting.inner_addresses),
+        ("inner MACs", both(sender.mac.lower(), target.mac.lower()), Sighting.inner_macs),
+        ("overhead", same(f"{vxlan.OVERHEAD_BYTES} bytes"), Sighting.overhead),
     ]
     return [
         (name, right["request"] if len(set(right.values())) == 1 else f"{right['request']} and back", right, said)
@@ -264,7 +218,7 @@ def _headers(facts: WireFacts) -> "list[tuple[str, str, dict[str, str], _Said]]"
     ]
 
 
-def _all_same(name: str, wanted: str, found: "list[_Sighting]", right: Mapping[str, str], said: "_Said") -> Check:
+def _all_same(name: str, wanted: str, found: "list[Sighting]", right: Mapping[str, str], said: "_Said") -> Check:
     wrong = Counter(said(s) for s in found if said(s) != right[s.echo])
     if wrong:
         return Check(name, wanted, _tally(wrong, of=len(found)), holds=False)
@@ -272,7 +226,7 @@ def _all_same(name: str, wanted: str, found: "list[_Sighting]", right: Mapping[s
 
 
 def _choose(
-    seen: "Mapping[_Station, list[_Sighting]]", bare: "list[_Sighting]", strangers: "list[_Sighting]"
+    seen: "Mapping[_Station, list[Sighting]]", bare: "list[Sighting]", strangers: "list[Sighting]"
 ) -> list[CapturedFrame]:
     """What to show: contradictions first, then the first echo that passed all stations, or whatever did pass."""
     complete = set.intersection(*({s.number for s in found} for found in seen.values()))
@@ -284,7 +238,7 @@ def _choose(
 
 
 def _notes(
-    seen: "Mapping[_Station, list[_Sighting]]", overheard: "list[_Sighting]", stray: "list[_Sighting]"
+    seen: "Mapping[_Station, list[Sighting]]", overheard: "list[Sighting]", stray: "list[Sighting]"
 ) -> list[str]:
     notes = []
     (out, arrived, *_) = seen.values()
@@ -308,148 +262,7 @@ def _notes(
     return notes
 
 
-# ------------------------------------------------------------------------------------------------------------ one frame
-
-
-class _Sighting:
-    """One captured frame, seen with the probe in mind. `packet` is read with the right VXLAN ports."""
-
-    def __init__(self, frame: CapturedFrame, facts: WireFacts) -> None:
-        self.frame = frame
-        self.facts = facts
-        self.is_marked = facts.marker in frame.data
-        self.packet = _read(frame, facts, marked=self.is_marked)
-
-    @cached_property
-    def is_tunnelled(self) -> bool:
-        """Whether it is VXLAN and the pair is inside, on whatever port; or a later fragment of an envelope."""
-        outer = self.outer
-        return self.packet.inner is not None or (
-            outer is not None and outer.fragment_offset > 0 and self.is_between_uplinks
-        )
-
-    @cached_property
-    def levels(self) -> tuple[Packet, ...]:
-        """The frame, and the frames inside it."""
-        levels = [self.packet]
-        while levels[-1].inner is not None:
-            levels.append(levels[-1].inner)
-        return tuple(levels)
-
-    @property
-    def outer(self) -> IPv4 | None:
-        return self.packet.ipv4
-
-    @cached_property
-    def echo(self) -> str:
-        """`request`, `reply`, or empty if the innermost packet is no echo of the probe."""
-        icmp = self.packet.innermost.icmp
-        if icmp is None or not self.is_marked:
-            return ""
-        return _echo_word(icmp)
-
-    @cached_property
-    def number(self) -> tuple[int, int]:
-        icmp = self.packet.innermost.icmp
-        assert icmp is not None, "asked of echoes only"
-        return icmp.identifier or 0, icmp.sequence or 0
-
-    @cached_property
-    def is_between_uplinks(self) -> bool:
-        ends = {self.facts.uplinks.get(pod.node) for pod in (self.facts.sender, self.facts.target)}
-        return self.outer is not None and {self.outer.source, self.outer.destination} == ends
-
-    @cached_property
-    def pairs_addresses(self) -> bool:
-        wanted = {self.facts.sender.address, self.facts.target.address}
-        return any(p.ipv4 is not None and {p.ipv4.source, p.ipv4.destination} == wanted for p in self.levels)
-
-    @cached_property
-    def pairs_macs(self) -> bool:
-        wanted = {self.facts.sender.mac.lower(), self.facts.target.mac.lower()}
-        found = (p.ethernet for p in self.levels)
-        return any(e is not None and {e.source, e.destination} == wanted for e in found)
-
-    @cached_property
-    def pairs_arp(self) -> bool:
-        wanted = {self.facts.sender.address, self.facts.target.address}
-        return any(p.arp is not None and {p.arp.sender_address, p.arp.target_address} == wanted for p in self.levels)
-
-    @cached_property
-    def is_pair(self) -> bool:
-        return self.pairs_addresses or self.pairs_macs or self.pairs_arp
-
-    @cached_property
-    def is_one_only(self) -> bool:
-        """Whether it has to do with one of the pods, but not with the probe."""
-        macs = {self.facts.sender.mac.lower(), self.facts.target.mac.lower()}
-        pods = {self.facts.sender.address, self.facts.target.address}
-        if self.is_marked or self.is_pair:
-            return False
-        return any(
-            (p.ethernet is not None and {p.ethernet.source, p.ethernet.destination} & macs)
-            or (p.ipv4 is not None and {p.ipv4.source, p.ipv4.destination} & pods)
-            for p in self.levels
-        )
-
-    @property
-    def what(self) -> str:
-        """Its innermost kind, for notes."""
-        inner = self.packet.innermost
-        if inner.arp is not None:
-            return "ARP"
-        return inner.icmp.kind if inner.icmp is not None else "other packets"
-
-    def outer_addresses(self) -> str:
-        return _between(self.outer)
-
-    def outer_port(self) -> str:
-        return "no UDP" if self.packet.udp is None else str(self.packet.udp.destination_port)
-
-    def vni(self) -> str:
-        return "no VXLAN" if self.packet.vxlan is None else str(self.packet.vxlan.vni)
-
-    def inner_addresses(self) -> str:
-        return _between(self.packet.innermost.ipv4)
-
-    def inner_macs(self) -> str:
-        ethernet = self.packet.innermost.ethernet
-        return "no Ethernet" if ethernet is None else f"{ethernet.source} > {ethernet.destination}"
-
-    def overhead(self) -> str:
-        """What the frame has beyond what the pod sent: the inner IP packet and its Ethernet header."""
-        inner = self.packet.innermost.ipv4
-        if inner is None:
-            return "no inner IPv4"
-        # Not from the outer UDP length, which grows with whatever was put in: from what the pod's own header says.
-        return f"{self.frame.wire_bytes - vxlan.ETHERNET_BYTES - inner.total_length} bytes"
-
-
-_Said = Callable[[_Sighting], str]
-
-
-def _read(frame: CapturedFrame, facts: WireFacts, *, marked: bool) -> Packet:
-    """Take the frame apart with the network's port; a marked one also where VXLAN is on a wrong port."""
-    packet = frame.packet if facts.port == vxlan.UDP_PORT else _dissect(frame, facts.port)
-    udp = packet.udp
-    if packet.inner is not None or udp is None or not marked:
-        return packet
-    other = _dissect(frame, udp.destination_port)
-    return packet if other.inner is None or other.innermost.ipv4 is None else other
-
-
-def _dissect(frame: CapturedFrame, port: int) -> Packet:
-    return dissect(frame.data, wire_bytes=frame.wire_bytes, vxlan_ports=frozenset({port}))
-
-
-def _echo_word(icmp: Icmp) -> str:
-    if icmp.is_request:
-        return "request"
-    return "reply" if icmp.is_reply else ""
-
-
-def _between(ip: IPv4 | None) -> str:
-    return "no IPv4" if ip is None else f"{ip.source} > {ip.destination}"
+_Said = Callable[[Sighting], str]
 
 
 def _tally(counts: Mapping[str, int], of: int | None = None) -> str:
@@ -458,6 +271,6 @@ def _tally(counts: Mapping[str, int], of: int | None = None) -> str:
     return text if of is None else f"{text} (in {sum(counts.values())} of {of} frames)"
 
 
-def _places(found: "Iterable[_Sighting]") -> str:
+def _places(found: "Iterable[Sighting]") -> str:
     counts = Counter(s.frame.place for s in found)
     return f": {_tally(counts)}" if counts else ""

@@ -20,16 +20,14 @@ from typing import IO, Any, ClassVar, Final
 
 from plugin.core.errors import InputError, WeaveError
 from testbed.lab.running import Lab
-from testbed.lab.status import observe, print_tables
-from testbed.prompt.host import LabNet, LabPodHost, LabSwitch, show_output_on
+from testbed.prompt.commands import LabCommands
+from testbed.prompt.net import LabNet, show_output_on
 
 # isort: split
 # testbed.prompt.host has put Mininet's stand-in in place.
-from mininet.cli import CLI
 from mininet.log import error, output
 
 PROMPT: Final = "weavelab> "
-_TRANSFER_S: Final = 20.0
 _KEYS_BYTES: Final = 1024
 _GONE: Final = ("x", "xterm", "gterm", "dpctl", "switch", "ports", "iperfudp", "pingallfull", "pingpairfull")
 _HISTORY: Final = Path("~/.weavelab_history")
@@ -71,12 +69,8 @@ def run_shell(lab: Lab, commands: Sequence[str], *, stdin: IO[str]) -> int:
         net.close()
 
 
-class LabShell(CLI):  # type: ignore[misc]  # Mininet ships no types
-    """The prompt.
-
-    Attributes:
-        failed: Whether a command failed so far.
-    """
+class LabShell(LabCommands):
+    """The prompt."""
 
     prompt = PROMPT
     intro = "Nodes and pods by name; `help` lists the rest, `exit` leaves (the lab stays up)."
@@ -115,11 +109,6 @@ class LabShell(CLI):  # type: ignore[misc]  # Mininet ships no types
         except (OSError, TimeoutError) as problem:
             self.fail(str(problem), "is the lab still up? `status` shows it")
         return None
-
-    def fail(self, message: str, hint: str = "") -> None:
-        """Show what went wrong; a script's exit code will tell it."""
-        self.failed = True
-        error(f"*** {message}\n" + (f"    {hint}\n" if hint else ""))
 
     def get_names(self) -> list[str]:
         """What `help` lists: Mininet's commands without those that make no sense here."""
@@ -188,102 +177,6 @@ class LabShell(CLI):  # type: ignore[misc]  # Mininet ships no types
                 except KeyboardInterrupt:
                     node.sendInt()
 
-    # ---- commands about the lab
-
-    def do_nodes(self, _line: str) -> None:
-        """List the nodes, routers and the outside host, with their addresses."""
-        for host in self.mn.hosts:
-            if not isinstance(host, LabPodHost):
-                output(f"{host.name:<16}{self.mn.address_of(host.name)}\n")
-
-    def do_pods(self, _line: str) -> None:
-        """List the pods: name, node, address, MAC, the interface on the node's side."""
-        for pod in self.mn.lab.pods.values():
-            output(f"{pod.name:<16}{pod.node:<16}{pod.address!s:<16}{pod.mac:<19}{pod.host_ifname}\n")
-
-    def do_net(self, _line: str) -> None:
-        """Show who is plugged into whom."""
-        for member in [*self.mn.hosts, *self.mn.switches]:
-            ends = []
-            for intf in member.intfList():
-                if intf.link is None:  # a switch's loopback, which Mininet adds
-                    continue
-                other = intf.link.intf2 if intf.link.intf1 is intf else intf.link.intf1
-                ends.append(f"{intf.name}:{other.node.name}-{other.name}")
-            output(f"{member.name} {' '.join(ends)}\n")
-
-    def do_links(self, _line: str) -> None:
-        """Show every cable, and whether both its ends are up."""
-        for link in self.mn.links:
-            near, far = link.intf1, link.intf2
-            output(f"{near.node.name}-{near.name}<->{far.node.name}-{far.name} {link.status()}\n")
-
-    def do_link(self, line: str) -> None:
-        """Pull or plug the cable between two members: link node1 br-lan down|up, link red node1 down|up."""
-        words = line.split()
-        if len(words) != 3 or words[2] not in {"up", "down"}:
-            raise InputError("wanted two members and up or down", hint="for example: link node1 br-lan down")
-        self._members(words[:2])
-        try:
-            self.mn.configLinkStatus(*words)
-        except ValueError as problem:
-            raise InputError(str(problem), hint="`links` shows them all") from None
-
-    def do_dump(self, _line: str) -> None:
-        """Show all that is known about each member: kind, interfaces with addresses, namespace."""
-        for member in [*self.mn.hosts, *self.mn.switches]:
-            ends = ", ".join(f"{intf.name} {intf.IP() or '-'} {intf.MAC() or '-'}" for intf in member.intfList())
-            where = self.mn.lab.paths.netns_name("underlay" if isinstance(member, LabSwitch) else member.name)
-            output(f"<{_kind(member)} {member.name}: {ends}; {where}>\n")
-
-    def do_intfs(self, _line: str) -> None:
-        """List the interfaces of each member."""
-        for member in [*self.mn.hosts, *self.mn.switches]:
-            output(f"{member.name}: {','.join(member.intfNames())}\n")
-
-    def do_status(self, _line: str) -> None:
-        """Show the lab as `weavelab status` does."""
-        print_tables(observe(self.mn.lab.name))
-
-    # ---- measurements
-
-    def do_pingall(self, line: str) -> None:
-        """Ping from every pod to every other: pingall [SECONDS to wait for each]."""
-        self._note_loss(self.mn.pingAll(timeout=_seconds(line)))
-
-    def do_pingpair(self, line: str) -> None:
-        """Ping between the first two pods, or between two members: pingpair [A B]."""
-        pair = self._members(line.split()) if line.split() else (self.mn.pods or self.mn.hosts)[:2]
-        self._note_loss(self.mn.ping(hosts=pair))
-
-    def do_iperf(self, line: str) -> None:
-        """Measure TCP throughput with iperf3, one second: iperf [FROM TO]; the first and the last pod when left out."""
-        from testbed.probes.command import Processes  # noqa: PLC0415 - only this needs them
-        from testbed.probes.iperf import Transfer, describe_iperf, measure  # noqa: PLC0415
-
-        names = line.split()
-        ends = self._members(names) if names else [self.mn.pods[0], self.mn.pods[-1]] if self.mn.pods else []
-        if len(ends) != 2 or ends[0] is ends[1]:
-            raise InputError("wanted two different members", hint="for example: iperf red blue")
-        source, target = ends
-        address = self.mn.address_of(target.name)
-        output(f"*** Iperf: testing TCP bandwidth from {source.name} to {target.name}\n")
-        measured = measure(Processes(), source.space, target.space, str(address), Transfer(), timeout_s=_TRANSFER_S)
-        if measured.result.error:
-            self.fail(measured.result.error)
-        else:
-            output(f"*** Results: {describe_iperf(measured.result)}\n")
-
-    def _note_loss(self, loss: float | None) -> None:
-        if loss:
-            self.failed = True
-
-    def _members(self, names: Sequence[str]) -> list[Any]:
-        unknown = [name for name in names if name not in self.mn]
-        if unknown:
-            raise InputError(f"the lab has nobody named {unknown[0]}", hint=f"it has {', '.join(self.mn)}")
-        return [self.mn[name] for name in names]
-
     # ---- what Mininet's would do differently
 
     def do_help(self, line: str) -> None:
@@ -346,18 +239,3 @@ def _key_by_key(terminal: int | None) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
-def _kind(member: Any) -> str:
-    if isinstance(member, LabPodHost):
-        return "pod"
-    return "switch" if isinstance(member, LabSwitch) else "host"
-
-
-def _seconds(line: str) -> float | None:
-    if not line.strip():
-        return None
-    try:
-        return float(line)
-    except ValueError:
-        raise InputError(f"wanted seconds, found {line!r}", hint="for example: pingall 2") from None

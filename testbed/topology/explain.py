@@ -13,7 +13,7 @@ import jsonschema
 
 from testbed.topology.model import CIDR_PATTERN, IPV4_PATTERN, RATE_PATTERN, SEGMENT_PATTERN, VXLAN_OVERHEAD_BYTES
 from testbed.topology.names import NAME_PATTERN
-from testbed.topology.rules import kinds_sentence
+from testbed.topology.step_rules import kinds_sentence
 from testbed.topology.steps import KINDS, SCENARIO_PATTERN
 from testbed.topology.text import NOUNS, Finding, KeyPath, shown, suggest
 

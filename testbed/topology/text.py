@@ -7,9 +7,9 @@ ask for.
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -43,6 +43,9 @@ class Finding(NamedTuple):
     path: KeyPath
     message: str
     at_key: bool = False
+
+
+Findings: TypeAlias = Iterator[Finding]
 
 
 class Place(NamedTuple):

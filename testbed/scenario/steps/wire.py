@@ -12,7 +12,8 @@ from plugin.core.errors import InputError
 from testbed.machine.files import give_back
 from testbed.probes import ping as ping_probe
 from testbed.probes.capture import Capture, Tap, capture, write_pcap
-from testbed.probes.wire import PodFacts, WireFacts, WireVerdict, judge_wire, marker_of
+from testbed.probes.sighting import PodFacts, WireFacts
+from testbed.probes.wire import WireVerdict, judge_wire, marker_of
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import concerned, exec_hint, member
 from testbed.scenario.results import CaptureEvidence, CheckEvidence, PingEvidence, Place

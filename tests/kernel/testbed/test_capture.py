@@ -22,7 +22,8 @@ from plugin.core.packet.layers import Payload
 from testbed.machine.space import Completed, Space, call, packet_socket, run, spawn
 from testbed.probes import capture as capture_module
 from testbed.probes.capture import Capture, CaptureError, Direction, Tap, capture, write_pcap
-from testbed.probes.wire import PodFacts, WireFacts, judge_wire, marker_of
+from testbed.probes.sighting import PodFacts, WireFacts
+from testbed.probes.wire import judge_wire, marker_of
 
 pytestmark = [
     pytest.mark.kernel,

@@ -18,7 +18,8 @@ from plugin.core.packet.build import (
 from plugin.core.packet.frame import dissect
 from plugin.core.packet.names import ETHERTYPE_IPV4, PROTOCOL_UDP
 from testbed.probes.capture import CapturedFrame, Direction
-from testbed.probes.wire import MARKER_BYTES, PodFacts, WireFacts, WireVerdict, judge_wire, marker_of
+from testbed.probes.sighting import PodFacts, WireFacts
+from testbed.probes.wire import MARKER_BYTES, WireVerdict, judge_wire, marker_of
 
 MARKER = marker_of("test")
 RED = PodFacts("red", IPv4Address("10.32.0.1"), "02:00:00:00:20:01", "node1")
