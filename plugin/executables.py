@@ -35,7 +35,7 @@ def plugin_executable(interpreter: str) -> bytes:
     slow = source.with_name("delegation.py").read_bytes() + b"\n" + _SLOW_BEGIN + slow
     assert b"'''" not in slow, "it would end the string early"
     text = fast.replace(_PLACE, b"SLOW_WAY = r'''" + slow + b"'''\n") + _SLOW_END + end
-    return precompiled(text, source.name)
+    return _precompiled(text, source.name)
 
 
 def tool_executable(interpreter: str) -> bytes:
@@ -75,7 +75,7 @@ else:
 """
 
 
-def precompiled(program: bytes, name: str) -> bytes:
+def _precompiled(program: bytes, name: str) -> bytes:
     """What `stamped` made, for a program that starts so often that compiling it counts: 5 ms of the 20 of a CNI call.
 
     Args:

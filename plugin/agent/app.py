@@ -76,7 +76,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
 
         # The data plane: switch, overlay, rules.
         kept = ports_at_start(netfilter, store.records), plain_addresses(store.records)
-        plane = ensure_data_plane(netlink, config, uplink, *kept)
+        plane = _ensure_data_plane(netlink, config, uplink, *kept)
         log.info(
             "data plane ready",
             extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
@@ -84,7 +84,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
 
         # Decisions, and what carries them out.
         targets = Targets(store, config.seeds)
-        node = make_node(config, store, targets, log)
+        node = _make_node(config, store, targets, log)
         forwarder = Forwarder(netlink, plane.bridge, plane.overlay, node.directory, lambda: node.destinations)
         stop = asyncio.Event()
         hands = _Hands(store, forwarder)
@@ -132,7 +132,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             capabilities=Capabilities(
                 netlink,
                 netfilter,
-                reserved=reserved_ports(config),
+                reserved=_reserved_ports(config),
                 restore=lambda host_ports: rules.ensure_rules(
                     config.network, config.bridge, host_ports, plain_addresses(store.records)
                 ),
@@ -187,7 +187,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         log.info("agent stopping")
 
 
-def make_node(config: AgentConfig, store: Store, targets: Targets, log: logging.Logger) -> Node:
+def _make_node(config: AgentConfig, store: Store, targets: Targets, log: logging.Logger) -> Node:
     """The decisions, with what an earlier life of this agent has written down.
 
     Raises:
@@ -255,7 +255,7 @@ class DataPlane:
     mtu_bytes: int
 
 
-def ensure_data_plane(
+def _ensure_data_plane(
     netlink: Netlink,
     config: AgentConfig,
     uplink: switch.Uplink,
@@ -270,7 +270,7 @@ def ensure_data_plane(
     mtu_bytes = switch.mtu_for(uplink)
     sysctls.apply_sysctls(sysctls.NODE)
     known = netlink.link(config.bridge)
-    refuse_overlap(netlink, config.network, -1 if known is None else known.index)
+    _refuse_overlap(netlink, config.network, -1 if known is None else known.index)
     mac = bridge_mac(config.cluster, config.name)
     bridge = switch.ensure_bridge(netlink, config.bridge, mac=mac, mtu_bytes=mtu_bytes)
     device = overlay.ensure_overlay(
@@ -282,7 +282,7 @@ def ensure_data_plane(
     return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes)
 
 
-def reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
+def _reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
     """The ports of the node without which there is no pod network: led into a pod, they would cut it off."""
     ports = [("tcp", config.control_port), ("udp", config.control_port), ("udp", config.vxlan_port)]
     return {
@@ -293,7 +293,7 @@ def reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
 _FREE_RANGES: Final = ("10.32.0.0/12", "172.30.0.0/16", "192.168.128.0/17", "10.128.0.0/12", "100.64.0.0/12")
 
 
-def refuse_overlap(netlink: Netlink, network: IPv4Network, bridge_index: int) -> None:
+def _refuse_overlap(netlink: Netlink, network: IPv4Network, bridge_index: int) -> None:
     """See that nobody on this node reaches something else by an address that would be a pod's.
 
     Raises:

@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 
-def raise_agents() -> int:
+def _raise_agents() -> int:
     """Read what is wanted until the input ends, or whoever wants it: nobody would take down what is started later."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -106,4 +106,4 @@ def _name(name: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(raise_agents())
+    sys.exit(_raise_agents())

@@ -49,7 +49,7 @@ class Link:
         return None if mode is None else mode != b"\0"
 
 
-BATCH_MAX: Final = 256
+_BATCH_MAX: Final = 256
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -188,12 +188,12 @@ class Netlink:
     def attempt(self, *messages: bytes) -> list[tuple[int, OSError]]:
         """Send all messages; the refusals come back as (position of the message, error), in order.
 
-        They go at once, or in parts of BATCH_MAX: a send that is larger than the socket's buffer is refused (EMSGSIZE),
-        and so many answers would not fit either.
+        They go at once, or in parts of _BATCH_MAX: a send that is larger than the socket's buffer is refused
+        (EMSGSIZE), and so many answers would not fit either.
         """
         refusals: list[tuple[int, OSError]] = []
-        for start in range(0, len(messages), BATCH_MAX):
-            part = self._attempt_part(messages[start : start + BATCH_MAX])
+        for start in range(0, len(messages), _BATCH_MAX):
+            part = self._attempt_part(messages[start : start + _BATCH_MAX])
             refusals += [(start + position, error) for position, error in part]
         return refusals
 

@@ -20,7 +20,7 @@ from plugin.link import rtnl
 from plugin.link.attributes import attr, nest, parse, parse_list, text, u32
 from plugin.link.netlink import Netlink, NetlinkError
 
-NETLINK_NETFILTER: Final = 12
+_NETLINK_NETFILTER: Final = 12
 
 _SUBSYSTEM_CONNTRACK, _SUBSYSTEM_NFTABLES = 1, 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
@@ -71,7 +71,7 @@ class Netfilter(Netlink):
         MissingError: The kernel has no netfilter netlink.
     """
 
-    protocol: ClassVar[int] = NETLINK_NETFILTER
+    protocol: ClassVar[int] = _NETLINK_NETFILTER
 
     @classmethod
     def _open(cls) -> socket.socket:

@@ -24,7 +24,7 @@ def ensure_overlay(netlink: Netlink, *, bridge: Link, vni: int, local: IPv4Addre
         InputError: The VNI or the UDP port is in use by a device of somebody else.
         MissingError: The kernel has no VXLAN.
     """
-    name = device_name(port)
+    name = _device_name(port)
     found = netlink.link(name)
     if found is not None and (found.vxlan_vni, found.vxlan_local, found.vxlan_port) != (vni, local, port):
         netlink.request(rtnl.link_del(found.index), what=f"remove the outdated {name}")
@@ -89,7 +89,7 @@ def packets_sent(overlay: Link) -> int | None:
         os.close(file)
 
 
-def device_name(port: int) -> str:
+def _device_name(port: int) -> str:
     """Weave's name for it: `vxlan-6784`."""
     return f"vxlan-{port}"
 

@@ -20,10 +20,10 @@ from plugin.link.netlink import Link, Netlink, NetlinkError
 MAC_PREFIX: Final = "0a:58"
 """Locally administered; the four bytes of the pod's address follow, as with kubenet and the reference bridge plugin."""
 
-EARLY_PREFIX: Final = "0a:59"
+_EARLY_PREFIX: Final = "0a:59"
 """Of the MAC of a pod that gets its address only when its interface is there; four bytes of a hash follow."""
 
-MARK_PREFIX: Final = "0a:5a"
+_MARK_PREFIX: Final = "0a:5a"
 """Of an entry in the switch that no frame uses. It tells an address which cannot be read off the pod's MAC: when the
 journal is lost, the agent finds it here.
 """
@@ -71,7 +71,7 @@ def mac_for(address: IPv4Address) -> str:
 
 def mac_for_attachment(attachment: tuple[str, str, str]) -> str:
     """The MAC of a pod whose address is not known yet: made from its names, so that a repetition gives the same."""
-    return f"{EARLY_PREFIX}:{sha256(':'.join(attachment).encode()).digest()[:4].hex(':')}"
+    return f"{_EARLY_PREFIX}:{sha256(':'.join(attachment).encode()).digest()[:4].hex(':')}"
 
 
 def address_of(mac: str) -> IPv4Address | None:
@@ -176,7 +176,7 @@ def _marks(outer: Link, pod: PodLink) -> list[bytes]:
     addresses = [interface.ip for interface in pod.interfaces]
     if [mac_for(address) for address in addresses] == [pod.mac]:
         return []
-    return [rtnl.bridge_fdb_set(outer.index, f"{MARK_PREFIX}:{address.packed.hex(':')}") for address in addresses]
+    return [rtnl.bridge_fdb_set(outer.index, f"{_MARK_PREFIX}:{address.packed.hex(':')}") for address in addresses]
 
 
 def configure(netlink: Netlink, netns_fd: int, pod: PodLink) -> Link:
@@ -293,8 +293,8 @@ def leftovers(netlink: Netlink, bridge: Link) -> dict[str, Leftover]:
         if name not in found or mac == ports[index].mac:  # the kernel's own entry for the port itself
             continue
         known = found[name]
-        if mac.startswith(MARK_PREFIX + ":"):
-            address = address_of(MAC_PREFIX + mac[len(MARK_PREFIX) :])
+        if mac.startswith(_MARK_PREFIX + ":"):
+            address = address_of(MAC_PREFIX + mac[len(_MARK_PREFIX) :])
             assert address is not None
             found[name] = Leftover(known.mac, (*known.addresses, address))
         elif not known.mac:

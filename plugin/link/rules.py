@@ -13,7 +13,7 @@ from plugin.core.cni.hostports import ANY_ADDRESS, PortMapping
 from plugin.core.errors import MissingError
 
 TABLE: Final = "weave"
-FAMILY: Final = "ip"
+_FAMILY: Final = "ip"
 PORTS_ANY: Final = "ports"
 """Map: (protocol, port) of any address of the node -> (pod, port)."""
 PORTS_AT: Final = "ports-at"
@@ -147,7 +147,7 @@ def keep_address(addresses: Collection[IPv4Address], *, keep: bool) -> None:
     Raises:
         MissingError: `nft` is absent, or the kernel refuses.
     """
-    element = f"element {FAMILY} {TABLE} {PLAIN} {{ {', '.join(map(str, addresses))} }}\n"
+    element = f"element {_FAMILY} {TABLE} {PLAIN} {{ {', '.join(map(str, addresses))} }}\n"
     if addresses:
         # Added before it is removed as well, so that there is something to remove.
         _nft(f"add {element}" + ("" if keep else f"delete {element}"))

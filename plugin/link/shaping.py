@@ -19,7 +19,7 @@ from plugin.link.attributes import attr, nest, parse, text, u32
 from plugin.link.netlink import Link, Netlink, NetlinkError
 from plugin.link.pods import HOST_PREFIX
 
-IFB_PREFIX: Final = "ifbwepl"
+_IFB_PREFIX: Final = "ifbwepl"
 LATENCY_S: Final = 0.025
 """How long a frame may wait for its turn before it is dropped instead, as in the reference plugin."""
 
@@ -36,9 +36,9 @@ _MIRRED_PARAMETERS, _REDIRECT_OUT, _STOLEN = 2, 1, 4
 _ETH_P_ALL = 3
 
 
-def ifb_name(host_ifname: str) -> str:
+def _ifb_name(host_ifname: str) -> str:
     """The name of the device over which a pod's sent frames are led; it follows from the name of its host end."""
-    return IFB_PREFIX + host_ifname.removeprefix(HOST_PREFIX)
+    return _IFB_PREFIX + host_ifname.removeprefix(HOST_PREFIX)
 
 
 def apply_bandwidth(netlink: Netlink, host: Link, bandwidth: Bandwidth) -> None:
@@ -64,7 +64,7 @@ def apply_bandwidth(netlink: Netlink, host: Link, bandwidth: Bandwidth) -> None:
 
 
 def _limit_egress(netlink: Netlink, host: Link, limit: Limit) -> None:
-    name = ifb_name(host.name)
+    name = _ifb_name(host.name)
     netlink.request(_ifb_add(name, host.mtu), what=f"create {name}")
     sysctls.apply_sysctls(sysctls.interface(name))
     ifb = netlink.link(name)
@@ -85,7 +85,7 @@ def remove_bandwidth(netlink: Netlink, host_ifname: str) -> bool:
     Raises:
         NetlinkError: The kernel refuses to delete it.
     """
-    name = ifb_name(host_ifname)
+    name = _ifb_name(host_ifname)
     try:
         by_name = rtnl.message(c.DELLINK, 0, rtnl.link_header() + attr(c.IFLA_IFNAME, text(name)))
         netlink.request(by_name, what=f"delete {name}")
@@ -99,7 +99,7 @@ def remove_bandwidth(netlink: Netlink, host_ifname: str) -> bool:
 def observe_bandwidth(netlink: Netlink, host_ifname: str) -> Bandwidth:
     """How the pod behind this link is limited, as the kernel tells."""
     links = {link.name: link for link in netlink.links()}
-    host, ifb = links.get(host_ifname), links.get(ifb_name(host_ifname))
+    host, ifb = links.get(host_ifname), links.get(_ifb_name(host_ifname))
     if host is None:
         return Bandwidth()
     led = ifb is not None and ifb.up and any(ifb.index == target for target in _redirected_to(netlink, host.index))
@@ -112,7 +112,7 @@ def observe_bandwidth(netlink: Netlink, host_ifname: str) -> Bandwidth:
 def leftover_ifbs(netlink: Netlink) -> dict[str, str]:
     """The pods' ifb devices: name of the host end that each belongs to -> its own name."""
     names = (link.name for link in netlink.links())
-    return {HOST_PREFIX + name.removeprefix(IFB_PREFIX): name for name in names if name.startswith(IFB_PREFIX)}
+    return {HOST_PREFIX + name.removeprefix(_IFB_PREFIX): name for name in names if name.startswith(_IFB_PREFIX)}
 
 
 # --- messages -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-DEFAULT_NAME: Final = "demo"
+_DEFAULT_NAME: Final = "demo"
 TOOLS: Final = ("bridge", "ip", "ping")
 """The programs whose output the demo shows."""
 
@@ -41,7 +41,7 @@ Exit code: 0 all it showed is as it says (or you pressed q), 1 something is not,
     metavar="FILE",
     help="Another lab, with pods on two nodes.  [default: topologies/two-nodes.yaml]",
 )
-@click.option("--name", metavar="LAB", default=DEFAULT_NAME, show_default=True, help="What the demo's lab is called.")
+@click.option("--name", metavar="LAB", default=_DEFAULT_NAME, show_default=True, help="What the demo's lab is called.")
 def demo_command(auto: bool, pause: float | None, analogy: bool, topology: Path | None, name: str) -> int:  # noqa: FBT001 - click passes by name
     """Show how a pod network works, on a real one: a lab comes up, a pod is created, two pings are followed.
 

@@ -13,7 +13,7 @@ from testbed.machine.checkout import PROJECT
 from testbed.topology.model import KUBELET_KINDS, KubeletKind
 from testbed.topology.names import NAME_PATTERN, RESERVED_NAMES
 
-DEFAULT_TOPOLOGY: Final = "topologies/two-nodes.yaml"
+_DEFAULT_TOPOLOGY: Final = "topologies/two-nodes.yaml"
 
 _UP_EXAMPLES: Final = """
 \b
@@ -117,8 +117,8 @@ def check_lab_name(name: str | None) -> None:
 
 def default_topology() -> Path:
     """The default topology: of the folder we are in, else of the project."""
-    here = Path(DEFAULT_TOPOLOGY)
-    return here if here.exists() else PROJECT / DEFAULT_TOPOLOGY
+    here = Path(_DEFAULT_TOPOLOGY)
+    return here if here.exists() else PROJECT / _DEFAULT_TOPOLOGY
 
 
 def _only_lab(labs: list[str]) -> str:

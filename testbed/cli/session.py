@@ -38,7 +38,7 @@ from testbed.topology.steps import Scenario
 TOOLS: Final = {"ping": ("ping",), "wire": ("ping",), "iperf": ("iperf3",), "chaos": ("ping", "nft")}
 """The programs that a kind of step calls; `exec` calls what the file says."""
 
-SIGNAL_EXIT: Final = 128
+_SIGNAL_EXIT: Final = 128
 """Plus the signal's number, as shells have it: 130 after Ctrl-C."""
 
 
@@ -249,7 +249,7 @@ def _how_to_go_on(session: _Session) -> list[str]:
 
 def _exit_code(session: _Session, result: RunResult) -> int:
     if session.signal_number:
-        return SIGNAL_EXIT + session.signal_number
+        return _SIGNAL_EXIT + session.signal_number
     if session.problem is not None:
         return session.problem.exit_code
     if result.status is not Status.PASS:

@@ -22,7 +22,7 @@ from testbed.probes.sighting import PodFacts, WireFacts
 from testbed.probes.wire import WirePath, WireVerdict, judge_wire
 from testbed.topology.model import PodSpec, Topology
 
-NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")
+_NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")
 """Names for the pod that is created during the demo; the first that the topology does not have."""
 
 MARKERS: Final[Mapping[WirePath, bytes]] = {"same-node": b"demo: same node!", "cross-node": b"demo: cross node"}
@@ -61,7 +61,7 @@ def choose_cast(topology: Topology) -> Cast:
             hint="take one such as topologies/two-nodes.yaml, the default",
         )
     taken = {*topology.pods, *topology.nodes, *topology.underlay.routers}
-    new = next(name for name in (*NEW_PODS, *(f"new-{number}" for number in range(1, 1000))) if name not in taken)
+    new = next(name for name in (*_NEW_PODS, *(f"new-{number}" for number in range(1, 1000))) if name not in taken)
     return Cast(sender=pods[0][0], node=pods[0][1].node, new=new, far=far[0], far_node=far[1])
 
 

@@ -19,7 +19,7 @@ from testbed.probes.packet_view import render, render_hex
 from testbed.probes.ping import parse_ping
 from testbed.probes.wire import WirePath
 
-PING_COUNT: Final = 3
+_PING_COUNT: Final = 3
 
 
 def same_node(show: Show) -> None:
@@ -36,13 +36,13 @@ def same_node(show: Show) -> None:
         f"Now {cast.sender} pings {cast.new}, while weavelab captures at both pods and on every uplink. Other "
         "frames are the talk of kernels and agents; the ping's carry a text that nothing else does (-p)."
     )
-    watched = _ping(show, target, "same-node", PING_COUNT)
+    watched = _ping(show, target, "same-node", _PING_COUNT)
     stage.show(_captured_table(watched))
-    _demand_path(watched, PING_COUNT)
+    _demand_path(watched, _PING_COUNT)
     show.near_frames = sum(own for _, own in watched.uplinks.values())
     stage.say(
-        f"{PING_COUNT} requests and {PING_COUNT} replies passed, and {show.near_frames} frames of them left the node: "
-        "the switch, and nowhere else."
+        f"{_PING_COUNT} requests and {_PING_COUNT} replies passed, and {show.near_frames} frames of them left the "
+        "node: the switch, and nowhere else."
     )
 
 

@@ -18,8 +18,8 @@ from testbed.deploy.transport import DeployError
 SAVED_SUFFIX: Final = ".before-weavelab"
 """No runtime reads a file whose name ends so."""
 
-RECORD_FOLDER: Final = RECORD_PATH.rpartition("/")[0]
-RECORD_MODE: Final = 0o600
+_RECORD_FOLDER: Final = RECORD_PATH.rpartition("/")[0]
+_RECORD_MODE: Final = 0o600
 """The digest of a configuration with a password in it helps whoever guesses passwords."""
 
 Verb = Literal["write", "replace", "same", "kept", "save", "remove"]
@@ -139,13 +139,13 @@ def install(machine: Machine, plan: Plan, version: str, interpreter: str) -> Non
     needed = folders_of([*(wanted.path for wanted in plan.files), RECORD_PATH])
     missing = [folder for folder in needed if machine.observe(folder).kind is Kind.ABSENT]
     # The record's own folder has our name: it is ours even if a killed command had no time to say so.
-    folders = tuple(sorted({*record.folders, *missing, RECORD_FOLDER}))
+    folders = tuple(sorted({*record.folders, *missing, _RECORD_FOLDER}))
     for folder in folders_of([RECORD_PATH]):
         if folder in missing:
             machine.make_folder(folder)
     # From here on the record knows everything that may come to be.
     begun = Record(version, complete=False, interpreter=interpreter, files=_to_come(plan), folders=folders)
-    machine.write(RECORD_PATH, render_record(begun), RECORD_MODE)
+    machine.write(RECORD_PATH, render_record(begun), _RECORD_MODE)
     for folder in missing:
         if folder not in folders_of([RECORD_PATH]):
             machine.make_folder(folder)
@@ -189,7 +189,7 @@ def tidy(machine: Machine, plan: Plan) -> None:
     gone = {folder for folder in reversed(record.folders) if folder not in used and machine.remove_folder(folder)}
     folders = tuple(folder for folder in record.folders if folder not in gone)
     closed = replace(record, complete=True, files=entries, folders=folders)
-    machine.write(RECORD_PATH, render_record(closed), RECORD_MODE)
+    machine.write(RECORD_PATH, render_record(closed), _RECORD_MODE)
     machine.settle()
 
 
@@ -204,7 +204,7 @@ def uninstall(machine: Machine, record: Record | None) -> Removal:
         WeaveError: The machine refuses something; the same command given again goes on from there.
     """
     removal = Removal()
-    record = record or Record(folders=(RECORD_FOLDER,))
+    record = record or Record(folders=(_RECORD_FOLDER,))
     for path, entry in reversed(record.files.items()):
         found = machine.observe(path)
         if found.kind is Kind.FILE and entry.owns(found.digest):

@@ -18,8 +18,8 @@ from typing import Final
 from plugin.core.errors import InputError, MissingError, WeaveError
 from testbed.deploy.machine import Kind, Machine
 
-OLDEST: Final = (3, 11)
-NEWEST: Final = (3, 13)
+_OLDEST: Final = (3, 11)
+_NEWEST: Final = (3, 13)
 _SYSTEM: Final = Path("/usr/bin/python3")
 _VERSION: Final = re.compile(r"python3\.(\d+)$")
 _ELF: Final = b"\x7fELF"
@@ -80,7 +80,7 @@ def plugin_interpreter(system: Path = _SYSTEM) -> Path:
     Args:
         system: The distribution's Python.
     """
-    if _version(os.path.realpath(system)) >= OLDEST and _is_program(_head(system)):
+    if _version(os.path.realpath(system)) >= _OLDEST and _is_program(_head(system)):
         return system
     return Path(os.path.realpath(sys.executable))
 
@@ -175,7 +175,7 @@ def _examine(machine: Machine, path: Path, *, same_as_ours: bool, uplink: str, t
 
 def _check_version(version: tuple[int, ...], *, same_as_ours: bool) -> None:
     shown = ".".join(map(str, version)) if any(version) else "of unknown version"
-    if not OLDEST <= version <= NEWEST or (same_as_ours and version != sys.version_info[:2]):
+    if not _OLDEST <= version <= _NEWEST or (same_as_ours and version != sys.version_info[:2]):
         raise _UnfitError(f"is {shown}")
 
 

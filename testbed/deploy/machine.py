@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from plugin.core.errors import MissingError
 from testbed.deploy.transport import DeployError
 
-LINKS_MAX: Final = 40
+_LINKS_MAX: Final = 40
 """Symbolic links on the way to one file, as in the kernel (path_resolution(7))."""
 
 
@@ -302,7 +302,7 @@ def resolve_below(root: Path, path: str, *, last: bool) -> Path:
         here = root.joinpath(*done, part)
         if (waiting or last) and here.is_symlink():
             links += 1
-            if links > LINKS_MAX:
+            if links > _LINKS_MAX:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             target = os.readlink(here)  # noqa: PTH115 - as text, for it may be absolute
             if target.startswith("/"):

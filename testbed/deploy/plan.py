@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PLUGIN_PATH: Final = "/opt/cni/bin/weave-net"
 CHAIN_PATH: Final = "/etc/cni/net.d/10-weave.conflist"
 CONFIG_PATH: Final = "/etc/weave/agent.json"
-LOG_PATH: Final = "/var/log/weave/agent.log"
+_LOG_PATH: Final = "/var/log/weave/agent.log"
 TOOLS_PATH: Final = "/opt/weave/bin"
 """Where the command `weave` is on a node; `weavelab exec` and the prompt find it there."""
 
@@ -130,7 +130,7 @@ def agent_service(environment: Mapping[str, str]) -> Service:
     """How the agent of a node is started: by this installation's own interpreter."""
     # -P: the working directory is no place to find modules in.
     argv = (sys.executable, "-P", "-m", "plugin.agent", "--config", CONFIG_PATH)
-    return Service(argv=argv, environment=environment, log=LOG_PATH)
+    return Service(argv=argv, environment=environment, log=_LOG_PATH)
 
 
 def agent_service_of() -> Service:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from testbed.deploy.transport import DeployError
 
 RECORD_PATH: Final = "/var/lib/weave/installed.json"
-FORMAT: Final = 1
+_FORMAT: Final = 1
 ANY: Final = "any"
 """Instead of a digest: a file that can be made again from others (Python's compiled modules)."""
 
@@ -70,9 +70,9 @@ def parse_record(content: bytes, where: str) -> Record:
     """
     try:
         data = json.loads(content)
-        if data["format"] != FORMAT:
+        if data["format"] != _FORMAT:
             raise DeployError(
-                f"wanted a record of format {FORMAT} at {RECORD_PATH} on {where}, found {data['format']!r}",
+                f"wanted a record of format {_FORMAT} at {RECORD_PATH} on {where}, found {data['format']!r}",
                 hint="use the weavelab that installed it",
             )
         files = {str(path): _entry(entry) for path, entry in data["files"].items()}
@@ -99,7 +99,7 @@ def render_record(record: Record) -> bytes:
         if entry.saved:
             files[path]["saved"] = entry.saved
     data = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "version": record.version,
         "complete": record.complete,
         "interpreter": record.interpreter,

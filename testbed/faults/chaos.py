@@ -22,7 +22,7 @@ from testbed.lab.running import Lab
 from testbed.life import agent_control
 from testbed.life.agents import log_tail
 
-EVENTS_MAX: Final = 5000
+_EVENTS_MAX: Final = 5000
 """So much is kept of what was done; of more, the latest."""
 
 GRACE_S: Final = 5.0
@@ -55,7 +55,7 @@ class Chaos:
         self.problems: list[str] = []
         self.done: Counter[str] = Counter()
         self.dropped = 0
-        self._events: deque[str] = deque(maxlen=EVENTS_MAX)
+        self._events: deque[str] = deque(maxlen=_EVENTS_MAX)
         self._noting = threading.Lock()
         self._began_s = time.monotonic()
         self._wait, self._stopped = wait, stopped
@@ -77,7 +77,7 @@ class Chaos:
     def note(self, text: str) -> None:
         """Remember what was done just now."""
         with self._noting:
-            self.dropped += len(self._events) == EVENTS_MAX
+            self.dropped += len(self._events) == _EVENTS_MAX
             self._events.append(f"{time.monotonic() - self._began_s:8.2f} s  {text}")
 
     # ---- faults

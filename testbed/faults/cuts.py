@@ -16,8 +16,8 @@ from typing import Final
 from plugin.core.errors import CheckError
 from testbed.machine.space import Space, kill_group, run, spawn
 
-TABLES: Final = {"cut-node": "weavelab_chaos_node", "cut-overlay": "weavelab_chaos_overlay"}
-OVERLAY_PORT: Final = 6784
+_TABLES: Final = {"cut-node": "weavelab_chaos_node", "cut-overlay": "weavelab_chaos_overlay"}
+_OVERLAY_PORT: Final = 6784
 
 _NFT_S: Final = 10.0
 _HOLD: Final = 'nft "$1" && echo cut && read -r _; nft delete table ip "$2" 2>/dev/null'
@@ -30,11 +30,11 @@ def table_text(kind: str, others: Iterable[IPv4Address]) -> str:
         kind: `cut-node` or `cut-overlay`.
         others: The uplink addresses of the other nodes.
     """
-    name = TABLES[kind]
+    name = _TABLES[kind]
     listed = ", ".join(str(address) for address in others)
     rules = {
         "cut-node": (f"ip saddr {{ {listed} }} drop", f"ip daddr {{ {listed} }} drop"),
-        "cut-overlay": (f"udp dport {OVERLAY_PORT} drop",) * 2,
+        "cut-overlay": (f"udp dport {_OVERLAY_PORT} drop",) * 2,
     }[kind]
     lines = [f"add table ip {name}"]
     for hook, rule in zip(("input", "output"), rules, strict=True):
@@ -51,7 +51,7 @@ class Cut:
     """
 
     def __init__(self, node: Space, kind: str, others: Iterable[IPv4Address]) -> None:
-        argv = ["sh", "-c", _HOLD, "sh", table_text(kind, others), TABLES[kind]]
+        argv = ["sh", "-c", _HOLD, "sh", table_text(kind, others), _TABLES[kind]]
         self._process = spawn(
             node, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment()
         )
@@ -101,7 +101,7 @@ def drop_all(nodes: Iterable[Space], *, wait_s: float = _NFT_S) -> list[str]:
 
 def _tables(node: Space) -> list[str]:
     listed = run(node, ["nft", "list", "tables", "ip"], timeout_s=_NFT_S, env=_environment()).stdout.split()
-    return [name for name in TABLES.values() if name in listed]
+    return [name for name in _TABLES.values() if name in listed]
 
 
 def _environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from testbed.topology.steps import FaultKind
 GAP_S: Final = (0.1, 0.5)
 """Between two faults."""
 
-LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
+_LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
     "kill-agent": (0.2, 3.0),
     "lose-disk": (0.3, 3.0),
     "cut-node": (1.0, 5.0),
@@ -29,7 +29,7 @@ LASTS_S: Final[dict[FaultKind, tuple[float, float]]] = {
 }
 """How long a fault is in effect; a pod that came stays until its next turn."""
 
-WEIGHTS: Final[dict[FaultKind, int]] = {
+_WEIGHTS: Final[dict[FaultKind, int]] = {
     "kill-agent": 4,
     "lose-disk": 1,
     "cut-node": 3,
@@ -40,7 +40,7 @@ WEIGHTS: Final[dict[FaultKind, int]] = {
 SETTLE_S: Final = 2.0
 """What agents are left after a fault before one of them loses its disk, and that one after its start."""
 
-NODES_FOR: Final[dict[FaultKind, int]] = {"cut-node": 2, "cut-overlay": 2}
+_NODES_FOR: Final[dict[FaultKind, int]] = {"cut-node": 2, "cut-overlay": 2}
 """A fault needs so many nodes; the others make do with one."""
 
 
@@ -75,7 +75,7 @@ def plan_faults(
     seed: int, *, seconds: float, nodes: Sequence[str], kinds: Sequence[FaultKind], pods: int
 ) -> tuple[Fault, ...]:
     """The faults that begin within the first `seconds`, in the order they begin."""
-    usable = [kind for kind in LASTS_S if kind in kinds and len(nodes) >= NODES_FOR.get(kind, 1)]
+    usable = [kind for kind in _LASTS_S if kind in kinds and len(nodes) >= _NODES_FOR.get(kind, 1)]
     if not usable:
         return ()
     drawn = _draw(random.Random(seed), nodes, usable, pods)  # noqa: S311 - to be repeatable, not secret
@@ -113,12 +113,12 @@ def _draw(rng: random.Random, nodes: Sequence[str], kinds: Sequence[FaultKind], 
     """Faults without end. Every turn draws the same number of values, so that the plan does not hang on details."""
     effects = _Effects()
     at_s = 0.0
-    weights = [WEIGHTS[kind] for kind in kinds]
+    weights = [_WEIGHTS[kind] for kind in kinds]
     while True:
         at_s += rng.uniform(*GAP_S)
         kind = rng.choices(kinds, weights)[0]
         node, pod, share = rng.choice(nodes), rng.randrange(pods), rng.random()
-        shortest_s, longest_s = LASTS_S[kind]
+        shortest_s, longest_s = _LASTS_S[kind]
         at_s, lasts_s = round(at_s, 3), round(shortest_s + share * (longest_s - shortest_s), 3)
         fault = Fault(at_s=at_s, kind=kind, node=node, lasts_s=lasts_s, pod=pod if kind == "pod-churn" else 0)
         waiting = effects.waiting

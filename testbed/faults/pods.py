@@ -28,7 +28,7 @@ from testbed.machine import processes
 from testbed.machine.processes import ProcessId
 from testbed.topology.model import PodSpec
 
-PREFIX: Final = "churn"
+_PREFIX: Final = "churn"
 CALLS_MAX: Final = 8
 """CNI calls at a time."""
 
@@ -186,7 +186,7 @@ def free_names(lab: Lab, count: int) -> tuple[str, ...]:
     number = 0
     while len(found) < count:
         number += 1
-        if (name := f"{PREFIX}{number}") not in taken:
+        if (name := f"{_PREFIX}{number}") not in taken:
             found.append(name)
     return tuple(found)
 

@@ -28,9 +28,9 @@ from testbed.lab.cni_call import CniCall, CniCallError
 from testbed.machine.space import Space, call
 from testbed.topology.cni_conf import Json, NetworkList, NetworkListError, parse_network_list
 
-CONF_DIR: Final = Path("/etc/cni/net.d")
-BIN_DIRS: Final = ("/opt/cni/bin",)
-CACHE_DIR: Final = Path("/var/lib/cni/results")
+_CONF_DIR: Final = Path("/etc/cni/net.d")
+_BIN_DIRS: Final = ("/opt/cni/bin",)
+_CACHE_DIR: Final = Path("/var/lib/cni/results")
 NETNS_DIR: Final = Path("/run/netns")
 CALL_TIMEOUT_S: Final = 60.0  # twice what our plugin may take; the kubelet allows two minutes for the whole pod
 _CONF_SUFFIXES: Final = (".conf", ".conflist", ".json")  # what go-cni reads
@@ -81,9 +81,9 @@ class CniRuntime:
         self,
         node: Space,
         *,
-        conf_dir: Path = CONF_DIR,
-        bin_dirs: Sequence[str] = BIN_DIRS,
-        cache_dir: Path = CACHE_DIR,
+        conf_dir: Path = _CONF_DIR,
+        bin_dirs: Sequence[str] = _BIN_DIRS,
+        cache_dir: Path = _CACHE_DIR,
         netns_dir: Path = NETNS_DIR,
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:

@@ -13,7 +13,8 @@ from typing import Final
 from plugin.core.errors import CheckError
 from plugin.link import netns
 from testbed.kubelet.cni_runtime import Added, CniRuntime
-from testbed.kubelet.cri.client import ContainerEntry, CriError, PortMapping, RuntimeClient, SandboxConfig
+from testbed.kubelet.cri.client import CriError, RuntimeClient
+from testbed.kubelet.cri.values import ContainerEntry, PortMapping, SandboxConfig
 from testbed.kubelet.image import IMAGE
 from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
 from testbed.kubelet.sandbox import Sandbox, container_id
@@ -26,9 +27,9 @@ NAMESPACE: Final = "k8s.io"
 """Containerd's own namespace for what its CRI part makes."""
 
 CONTAINER: Final = "main"
-POD_LABEL: Final = "io.kubernetes.pod.name"
+_POD_LABEL: Final = "io.kubernetes.pod.name"
 """As the kubelet labels what it makes: `ctr -n k8s.io containers ls` shows it."""
-LOG_DIRECTORY: Final = "/var/log/pods"
+_LOG_DIRECTORY: Final = "/var/log/pods"
 
 
 class ContainerdKubelet:
@@ -89,7 +90,7 @@ class ContainerdKubelet:
         """The names, and every sandbox of that pod that the runtime still has."""
         unpublish(self._paths, pod)
         with self.client() as runtime, suppress(CriError):
-            for sandbox in runtime.list_sandboxes({POD_LABEL: pod}):
+            for sandbox in runtime.list_sandboxes({_POD_LABEL: pod}):
                 runtime.stop_sandbox(sandbox.id)
                 runtime.remove_sandbox(sandbox.id)
 
@@ -99,10 +100,10 @@ class ContainerdKubelet:
             name=pod,
             uid=uid,
             cgroup_parent=f"/{self._paths.cgroup}",
-            log_directory=f"{LOG_DIRECTORY}/{pod}",
+            log_directory=f"{_LOG_DIRECTORY}/{pod}",
             ports=tuple(PortMapping(port.host, port.container, port.protocol, port.host_ip or "") for port in ports),
             annotations={} if spec is None else bandwidth_annotations(spec.bandwidth),
-            labels={POD_LABEL: pod},
+            labels={_POD_LABEL: pod},
         )
 
     def _publish(self, pod: str, pause: int) -> None:

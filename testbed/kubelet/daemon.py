@@ -30,7 +30,7 @@ ROLE: Final = "containerd"
 ROOT: Final = Path("/var/lib/containerd")
 WORKERS_MAX: Final = 4
 READY_S: Final = 30.0
-IMPORT_S: Final = 60.0
+_IMPORT_S: Final = 60.0
 _ASK_S: Final = 2.0
 _PAUSE_S: Final = 0.02
 
@@ -89,7 +89,7 @@ def prepare(paths: LabPaths, records: Iterable[state.ProcessRecord], *, done: Ca
         socket = paths.node_runtime_socket(record.member)
         log = paths.node_runtime_log(record.member)
         _await(record, log, socket, lambda runtime: runtime.not_ready(timeout_s=_ASK_S))
-        import_image(paths.node_space(record.member), image)
+        _import_image(paths.node_space(record.member), image)
         # The daemon tells its CRI part of a new image by an event; asked for too early, it would look for a registry.
         absent = f"does not list {IMAGE}"
         _await(record, log, socket, lambda runtime: "" if runtime.has_image(IMAGE, timeout_s=_ASK_S) else absent)
@@ -105,14 +105,14 @@ def prepare(paths: LabPaths, records: Iterable[state.ProcessRecord], *, done: Ca
             raise
 
 
-def import_image(node: Space, image: bytes) -> None:
+def _import_image(node: Space, image: bytes) -> None:
     """Give a node's runtime an image archive, with its own client.
 
     Raises:
         CheckError: It does not take it.
     """
     ctr = program("ctr") or "ctr"
-    done = run(node, [ctr, "-n", NAMESPACE, "images", "import", "-"], timeout_s=IMPORT_S, stdin=image)
+    done = run(node, [ctr, "-n", NAMESPACE, "images", "import", "-"], timeout_s=_IMPORT_S, stdin=image)
     if done.returncode != 0:
         raise CheckError(
             f"the runtime of {node.name} does not take the image {IMAGE}: {(done.stderr or done.stdout).strip()}",

@@ -15,7 +15,7 @@ from typing import Any, Final
 IMAGE: Final = "localhost/weavelab/busybox:1"
 """A name that no registry is ever asked for."""
 
-BUSYBOX: Final = "bin/busybox"
+_BUSYBOX: Final = "bin/busybox"
 _DIRECTORIES: Final = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var", "www")
 _FILES: Final[Mapping[str, bytes]] = {
     "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n",
@@ -58,11 +58,11 @@ def _layer(busybox: bytes, applets: Iterable[str]) -> bytes:
             entry.type = tarfile.DIRTYPE
             entry.mode = 0o1777 if directory == "tmp" else 0o755
             tar.addfile(entry)
-        _add_file(tar, BUSYBOX, busybox, mode=0o755)
+        _add_file(tar, _BUSYBOX, busybox, mode=0o755)
         for name in sorted({*applets} - {"busybox"}):
             entry = tarfile.TarInfo(f"bin/{name}")
             entry.type = tarfile.SYMTYPE
-            entry.linkname = f"/{BUSYBOX}"
+            entry.linkname = f"/{_BUSYBOX}"
             entry.mode = 0o777
             tar.addfile(entry)
         for name, content in _FILES.items():

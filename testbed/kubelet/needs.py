@@ -17,7 +17,7 @@ PACKAGES: Final = "containerd runc busybox-static containernetworking-plugins"
 CNI_FOLDERS: Final = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 """Where distributions and people put the reference plugins."""
 
-LOOPBACK: Final = "loopback"
+_LOOPBACK: Final = "loopback"
 """Containerd executes it for every sandbox, whatever the configuration says."""
 
 _PT_INTERP: Final = 3
@@ -25,7 +25,7 @@ _PT_INTERP: Final = 3
 
 def plugins_needed(topology: Topology) -> tuple[str, ...]:
     """The reference CNI plugins that the nodes of a topology need beside ours."""
-    return (LOOPBACK,) if topology.kubelet == "containerd" else ()
+    return (_LOOPBACK,) if topology.kubelet == "containerd" else ()
 
 
 def check_machine(topology: Topology) -> None:

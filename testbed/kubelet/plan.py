@@ -16,9 +16,9 @@ from testbed.topology.model import Topology
 RUNTIME_CONFIG_PATH: Final = "/etc/containerd/config.toml"
 """Where containerd, its client and people look for it without being told."""
 
-RUNTIME_LOG_PATH: Final = "/var/log/containerd.log"
-CNI_BIN_DIR: Final = "/opt/cni/bin"
-CNI_CONF_DIR: Final = "/etc/cni/net.d"
+_RUNTIME_LOG_PATH: Final = "/var/log/containerd.log"
+_CNI_BIN_DIR: Final = "/opt/cni/bin"
+_CNI_CONF_DIR: Final = "/etc/cni/net.d"
 
 
 def with_runtime(plans: Iterable[DeployPlan], topology: Topology) -> list[DeployPlan]:
@@ -30,7 +30,7 @@ def with_runtime(plans: Iterable[DeployPlan], topology: Topology) -> list[Deploy
     files = [_plugin_file(name) for name in plugins_needed(topology)]
     service: Service | None = None
     if topology.kubelet == "containerd":
-        text = render("containerd.toml.j2", image=IMAGE, cni_bin_dir=CNI_BIN_DIR, cni_conf_dir=CNI_CONF_DIR)
+        text = render("containerd.toml.j2", image=IMAGE, cni_bin_dir=_CNI_BIN_DIR, cni_conf_dir=_CNI_CONF_DIR)
         files.append(DeployFile(path=RUNTIME_CONFIG_PATH, content=text.encode(), mark=IMAGE.encode()))
         service = _service()
     return [dataclasses.replace(plan, files=(*plan.files, *files), runtime=service) for plan in plans]
@@ -45,7 +45,7 @@ def _plugin_file(name: str) -> DeployFile:
         )
     # Nobody marks those: what is there already must be the very same program.
     content = found.read_bytes()
-    return DeployFile(path=f"{CNI_BIN_DIR}/{name}", content=content, mark=content, mode=0o755)
+    return DeployFile(path=f"{_CNI_BIN_DIR}/{name}", content=content, mark=content, mode=0o755)
 
 
 def _service() -> Service:
@@ -55,4 +55,4 @@ def _service() -> Service:
             "wanted containerd on this machine, found no such program", hint="apt-get install containerd"
         )
     environment = {"PATH": SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
-    return Service(argv=(daemon, "--config", RUNTIME_CONFIG_PATH), environment=environment, log=RUNTIME_LOG_PATH)
+    return Service(argv=(daemon, "--config", RUNTIME_CONFIG_PATH), environment=environment, log=_RUNTIME_LOG_PATH)

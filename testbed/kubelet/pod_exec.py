@@ -19,10 +19,10 @@ from testbed.kubelet.needs import program
 from testbed.lab.running import Lab, LabPod
 from testbed.machine.space import Completed, Space, call
 
-RUNC_ROOT: Final = f"/run/containerd/runc/{NAMESPACE}"
+_RUNC_ROOT: Final = f"/run/containerd/runc/{NAMESPACE}"
 """Where containerd has runc keep its containers, on a node."""
 
-NOT_EXECUTABLE: Final = 126
+_NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 """What shells answer for a program that cannot be executed, and for one that is not there."""
 
@@ -55,7 +55,7 @@ def terminal_argv(lab: Lab, pod: LabPod, command: Sequence[str], *, terminal: bo
         pid = runtime.container_status(container.id).pid
     _check_program(pod.name, pid, command[0])
     options = ["--tty", "--env", f"TERM={os.environ.get('TERM', 'dumb')}"] if terminal else []
-    return [program("runc") or "runc", "--root", RUNC_ROOT, "exec", *options, container.id, *command]
+    return [program("runc") or "runc", "--root", _RUNC_ROOT, "exec", *options, container.id, *command]
 
 
 def run_in_container(lab: Lab, pod: LabPod, argv: Sequence[str], *, timeout_s: float) -> Completed:
@@ -89,14 +89,14 @@ def _check_program(pod: str, pid: int, name: str) -> None:
     def look() -> int:
         if shutil.which(name, path=path) is not None:
             return 0
-        return NOT_EXECUTABLE if "/" in name and os.path.exists(name) else NOT_FOUND  # noqa: PTH110 - `name` is a word
+        return _NOT_EXECUTABLE if "/" in name and os.path.exists(name) else NOT_FOUND  # noqa: PTH110 - `name` is a word
 
     # A link such as /bin/ls -> /bin/busybox means something in the container only.
     code = call(Space(pod, net=Path(f"/proc/{pid}/ns/net"), mnt=Path(f"/proc/{pid}/ns/mnt")), look)
     if code:
         what = (
             f"{name} cannot be executed in the container of {pod}"
-            if code == NOT_EXECUTABLE
+            if code == _NOT_EXECUTABLE
             else (f"the container of {pod} has no command {name}")
         )
         raise NoSuchProgramError(what, code=code)

@@ -12,7 +12,7 @@ from typing import Final
 from plugin.core.errors import CheckError
 
 TIMEOUT_S: Final = 5.0
-ANSWER_BYTES_MAX: Final = 64 << 20
+_ANSWER_BYTES_MAX: Final = 64 << 20
 
 
 class AgentError(CheckError):
@@ -45,9 +45,9 @@ def _exchange(socket_path: Path, path: str, timeout_s: float) -> bytes:
         connection.connect(str(socket_path))
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: weave\r\n\r\n".encode())
         answer = bytearray()
-        while len(answer) < ANSWER_BYTES_MAX:
+        while len(answer) < _ANSWER_BYTES_MAX:
             part = connection.recv(1 << 16)
             if not part:
                 return bytes(answer)
             answer += part
-    raise OSError(f"an answer of more than {ANSWER_BYTES_MAX >> 20} MiB")
+    raise OSError(f"an answer of more than {_ANSWER_BYTES_MAX >> 20} MiB")

@@ -21,8 +21,8 @@ from testbed.machine.processes import ProcessId
 from testbed.topology.model import Topology
 from testbed.topology.names import NAME_LENGTH_MAX
 
-STATE_VERSION: Final = 1
-LABS_MAX: Final = 100
+_STATE_VERSION: Final = 1
+_LABS_MAX: Final = 100
 
 Phase = Literal["building", "ready", "failed", "removing"]
 
@@ -66,7 +66,7 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         pods: The pods that are attached, by name.
     """
 
-    version: int = STATE_VERSION
+    version: int = _STATE_VERSION
     name: str
     phase: Phase = "building"
     step: str = ""
@@ -161,7 +161,7 @@ def ready_labs() -> list[str]:
 
 def free_lab_name(wanted: str) -> str:
     """`wanted`, or with a number behind it when a lab of that name is up: for a run that does not mind its name."""
-    for number in range(1, LABS_MAX):
+    for number in range(1, _LABS_MAX):
         suffix = "" if number == 1 else f"-{number}"
         name = wanted[: NAME_LENGTH_MAX - len(suffix)].rstrip("-") + suffix
         paths = LabPaths(name)
@@ -171,7 +171,7 @@ def free_lab_name(wanted: str) -> str:
             return name  # damaged: `up` clears it away
         if state is None or state.phase != "ready" or is_abandoned(paths, state):
             return name
-    raise InputError(f"{LABS_MAX - 1} labs named like {wanted} are up", hint="weavelab down --all")
+    raise InputError(f"{_LABS_MAX - 1} labs named like {wanted} are up", hint="weavelab down --all")
 
 
 def choose_lab(name: str | None) -> str:

@@ -16,7 +16,7 @@ from testbed.machine import processes
 from testbed.machine.processes import ProcessId
 from testbed.topology.cni_conf import port_mapping
 
-PAIRS_SHOWN: Final = 20
+_PAIRS_SHOWN: Final = 20
 
 
 def observe(name: str | None) -> list[dict[str, Any]]:
@@ -32,10 +32,10 @@ def observe(name: str | None) -> list[dict[str, Any]]:
 
 def healthy(lab: dict[str, Any]) -> bool:
     """Whether everything in it is as it should be."""
-    return lab["phase"] == "ready" and all(node["ready"] for node in lab["nodes"]) and not troubled_pairs(lab)
+    return lab["phase"] == "ready" and all(node["ready"] for node in lab["nodes"]) and not _troubled_pairs(lab)
 
 
-def troubled_pairs(lab: dict[str, Any]) -> list[dict[str, Any]]:
+def _troubled_pairs(lab: dict[str, Any]) -> list[dict[str, Any]]:
     """Every pair of agents of which one does not see the other as it should, and why."""
     return [
         {"from": node["name"], "to": peer["name"] or peer["address"], "state": peer["state"], "reason": peer["reason"]}
@@ -64,7 +64,7 @@ def _observe_lab(name: str) -> dict[str, Any]:
         return _without_state(name, "a killed command left it; `weavelab down` removes it")
     lab = Lab.of(found)
     observed = _observe_whole(lab, found)
-    return observed | {"pairs_in_trouble": troubled_pairs(observed), "views": views(observed)}
+    return observed | {"pairs_in_trouble": _troubled_pairs(observed), "views": views(observed)}
 
 
 def _observe_whole(lab: Lab, found: state.LabState) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _owns(node: dict[str, Any], lab: dict[str, Any]) -> str:
 def _trouble_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     rows: list[tuple[str, ...]] = [
         (pair["from"], pair["to"], f"[red]{pair['state']}[/red]", pair["reason"])
-        for pair in lab["pairs_in_trouble"][:PAIRS_SHOWN]
+        for pair in lab["pairs_in_trouble"][:_PAIRS_SHOWN]
     ]
     more = len(lab["pairs_in_trouble"]) - len(rows)
     title = "peers in trouble" + (f" ({more} more are not shown)" if more else "")

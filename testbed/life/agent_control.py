@@ -23,9 +23,9 @@ from testbed.machine.processes import ProcessId
 from testbed.machine.space import call
 
 READY_S: Final = 30.0
-END_S: Final = 5.0
+_END_S: Final = 5.0
 _PAUSE_S: Final = 0.05
-STATE_DIRECTORY: Final = "/var/lib/weave"
+_STATE_DIRECTORY: Final = "/var/lib/weave"
 
 
 def find(lab: Lab, node: str) -> ProcessId | None:
@@ -53,7 +53,7 @@ def stop(lab: Lab, node: str, *, kill: bool = False) -> None:
     running = find(lab, node)
     if running is None:
         raise InputError(f"no agent runs on {node}", hint=f"weavelab agent start {node}")
-    if processes.end([running], grace_s=END_S, kill=kill):
+    if processes.end([running], grace_s=_END_S, kill=kill):
         raise CheckError(f"the agent of {node} cannot be ended", hint="it hangs in the kernel (state D in `ps`)")
 
 
@@ -83,7 +83,7 @@ def start(lab: Lab, node: str, *, wait: bool = True, lose_disk: bool = False) ->
 
 
 def _wipe() -> None:
-    for entry in os.scandir(STATE_DIRECTORY):
+    for entry in os.scandir(_STATE_DIRECTORY):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         else:

@@ -24,8 +24,8 @@ from testbed.machine import interrupts, processes
 from testbed.machine.processes import ProcessId
 
 ROLE: Final = "agent"
-NURSERY: Final = "plugin.agent.nursery"
-LOG_LINES_SHOWN: Final = 8
+_NURSERY: Final = "plugin.agent.nursery"
+_LOG_LINES_SHOWN: Final = 8
 _ASK_S: Final = 2.0
 _PAUSE_S: Final = 0.02
 _LOOK_AT_ALL_EVERY: Final = 25
@@ -59,7 +59,7 @@ def start(paths: LabPaths, plans: Iterable[DeployPlan]) -> tuple[state.ProcessRe
 @contextmanager
 def _nursery(plan: DeployPlan) -> Iterator["subprocess.Popen[str]"]:
     """The process that every agent of the lab is forked from (plugin/agent/nursery.py): loading takes longest."""
-    argv = [*plan.agent.argv[: plan.agent.argv.index("-m")], "-m", NURSERY]
+    argv = [*plan.agent.argv[: plan.agent.argv.index("-m")], "-m", _NURSERY]
     with subprocess.Popen(
         argv,
         stdin=subprocess.PIPE,
@@ -176,7 +176,7 @@ def _check_alive(lab: Lab, waiting: Collection[str]) -> None:
             )
 
 
-def log_tail(node: LabNode, lines: int = LOG_LINES_SHOWN) -> list[str]:
+def log_tail(node: LabNode, lines: int = _LOG_LINES_SHOWN) -> list[str]:
     """The last lines of a node's agent log; empty when it wrote none."""
     try:
         text = node.log.read_text(encoding="utf-8", errors="replace")

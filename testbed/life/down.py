@@ -31,7 +31,7 @@ _ROUNDS_MAX: Final = 5
 """Rounds of looking for processes: one that forks while it is being ended is caught in the next round."""
 
 LOCK_WAIT_S: Final = 10.0
-KERNEL_WAIT_S: Final = 120.0
+_KERNEL_WAIT_S: Final = 120.0
 
 
 def tear_down(lab: str) -> None:
@@ -193,7 +193,7 @@ def _remove_run_directory() -> None:
         RUN.rmdir()
 
 
-def wait_for_kernel(timeout_s: float = KERNEL_WAIT_S) -> bool:
+def wait_for_kernel(timeout_s: float = _KERNEL_WAIT_S) -> bool:
     """Wait until the kernel has freed the namespaces that were let go of; False when it takes longer.
 
     The kernel frees namespaces in one queue, batch by batch. A namespace of ours that we let go of afterwards is freed

@@ -31,7 +31,7 @@ READY_S: Final = 30.0
 READY_S_PER_NODE: Final = 1.0
 """How long agents may take to be ready and to see each other: a limit, not a wait. Many start on few cores."""
 
-SOCKET_PATH_MAX: Final = 107
+_SOCKET_PATH_MAX: Final = 107
 """Bytes in `sun_path`, without the NUL that ends it."""
 
 _NO_KERNEL_SUPPORT: Final = (95, 97)
@@ -118,9 +118,9 @@ def _check_socket_paths(paths: LabPaths, topology: Topology) -> None:
     socket = paths.node_runtime_socket if topology.kubelet == "containerd" else paths.node_socket
     longest = max((str(socket(node)) for node in topology.nodes), key=len)
     found = len(os.fsencode(longest))
-    if found > SOCKET_PATH_MAX:
+    if found > _SOCKET_PATH_MAX:
         raise InputError(
-            f"wanted paths of sockets of at most {SOCKET_PATH_MAX} bytes, found {found}: {longest}",
+            f"wanted paths of sockets of at most {_SOCKET_PATH_MAX} bytes, found {found}: {longest}",
             hint="WEAVELAB_RUN names a folder with a shorter path, or leave it out",
         )
 

@@ -22,7 +22,7 @@ from testbed.nodes.underlay_build import HOSTS_AT_ONCE, Wiring, make_switches, n
 from testbed.nodes.workers import run_forked
 from testbed.topology.underlay import UnderlayPlan
 
-NODES_PER_WORKER_MIN: Final = 4
+_NODES_PER_WORKER_MIN: Final = 4
 """Fewer are not worth a process."""
 
 
@@ -46,7 +46,7 @@ def check_names_free(paths: LabPaths, names: Sequence[str]) -> None:
         )
 
 
-def mount_lab(paths: LabPaths) -> None:
+def _mount_lab(paths: LabPaths) -> None:
     """Mount the lab's tmpfs and make its folders.
 
     Raises:
@@ -78,7 +78,7 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
         OSError: It refused something else; the caller tears the lab down.
     """
     nodes = {host.name: str(host.uplink.address.ip) for host in plan.hosts if host.kind == "node"}
-    mount_lab(paths)
+    _mount_lab(paths)
     with ExitStack() as stack:
         setup = NodeSetup(paths, hosts_file(nodes), concealed(needed_paths(), mounts.mount_points()))
         template = prepare(setup)
@@ -93,7 +93,7 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
         # to others, whoever spins for it does not. A record lock belongs to a process, so it tells the workers apart.
         turn = os.memfd_create("weavelab-turn")
         stack.callback(os.close, turn)
-        workers = min(len(os.sched_getaffinity(0)), -(-len(nodes) // NODES_PER_WORKER_MIN))
+        workers = min(len(os.sched_getaffinity(0)), -(-len(nodes) // _NODES_PER_WORKER_MIN))
         shares = [tuple(nodes)[worker::workers] for worker in range(workers)]
         run_forked([partial(_build_nodes, setup, template, plan, underlay, turn, share) for share in shares], done=done)
 

@@ -59,7 +59,7 @@ def _unescaped(text: str) -> str:
     return _OCTAL.sub(lambda code: chr(int(code[1], 8)), text)
 
 
-def is_mount_point(path: Path) -> bool:
+def _is_mount_point(path: Path) -> bool:
     """Whether something is mounted exactly at `path`, as seen now.
 
     The mount table also lists what is concealed by a later mount, and a folder bound to itself has the device of its
@@ -122,7 +122,7 @@ def ensure_netns_directory() -> None:
         OSError: The kernel refused.
     """
     with _alone():
-        if is_mount_point(NETNS):
+        if _is_mount_point(NETNS):
             return
         if NETNS.is_dir():
             netns.mount(str(NETNS), NETNS, flags=netns.MS_BIND | netns.MS_REC)

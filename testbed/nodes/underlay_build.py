@@ -24,7 +24,7 @@ _FIRST_BRIDGE: Final = 10
 _FIRST_UPLINK: Final = 2
 """Interface numbers are chosen here, so that later messages need not ask for them: eth0 is 2, eth1 is 3."""
 
-LEARNED_NEIGHBOURS_MAX: Final = 512
+_LEARNED_NEIGHBOURS_MAX: Final = 512
 """The kernel keeps the ARP entries of *all* namespaces of a machine in one table of 1024 (arp(7), gc_thresh3): 33 nodes
 that all know each other fill it, and then packets are lost. Beyond half of it the lab writes permanent entries, which
 do not count.
@@ -95,7 +95,7 @@ class Wiring:
         ]
         self._kernel.request(*cables, what="plugging hosts into the underlay")
         for host in planned:
-            configure_host(host, hosts[host.name])
+            _configure_host(host, hosts[host.name])
 
     def _cable(self, attachment: Attachment, index: int, netns_fd: int) -> bytes:
         mtu = self._plan.mtu
@@ -110,7 +110,7 @@ class Wiring:
         return rtnl.veth_add(near, far)
 
 
-def configure_host(host: Host, netns_fd: int) -> None:
+def _configure_host(host: Host, netns_fd: int) -> None:
     """Give a host its addresses and routes, and let it forward if it is a router. Its cables are plugged in already.
 
     Raises:
@@ -145,7 +145,7 @@ def neighbour_messages(plan: UnderlayPlan) -> dict[str, list[bytes]]:
     segments: dict[str, list[Attachment]] = {}
     for attachment in plan.attachments:
         segments.setdefault(attachment.segment, []).append(attachment)
-    if sum(len(found) * (len(found) - 1) for found in segments.values()) <= LEARNED_NEIGHBOURS_MAX:
+    if sum(len(found) * (len(found) - 1) for found in segments.values()) <= _LEARNED_NEIGHBOURS_MAX:
         return {}
     messages: dict[str, list[bytes]] = {}
     made: dict[tuple[int, str], list[tuple[str, bytes]]] = {}

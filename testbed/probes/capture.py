@@ -28,10 +28,10 @@ from testbed.machine import interrupts
 from testbed.machine.space import Space, packet_socket
 
 # A whole frame of a 1500-byte underlay fits; of a jumbo frame the headers, a ping's marker and the length are kept.
-SNAP_BYTES: Final = 2048
-FRAMES_MAX: Final = 20_000
-BYTES_MAX: Final = 64 << 20
-RECEIVE_BUFFER_BYTES: Final = 8 << 20
+_SNAP_BYTES: Final = 2048
+_FRAMES_MAX: Final = 20_000
+_BYTES_MAX: Final = 64 << 20
+_RECEIVE_BUFFER_BYTES: Final = 8 << 20
 
 # One turn of reading takes at most this many frames of one socket: a flooded interface cannot starve the others.
 _TURN_FRAMES: Final = 4096
@@ -118,9 +118,9 @@ class CapturedFrame:
 def capture(
     taps: Sequence[Tap],
     *,
-    snap_bytes: int = SNAP_BYTES,
-    frames_max: int = FRAMES_MAX,
-    bytes_max: int = BYTES_MAX,
+    snap_bytes: int = _SNAP_BYTES,
+    frames_max: int = _FRAMES_MAX,
+    bytes_max: int = _BYTES_MAX,
 ) -> Iterator["Capture"]:
     """Listen on all taps from now to the end of the block. What has been collected stays readable afterwards.
 
@@ -338,7 +338,7 @@ def _time_ns(control: Iterable[tuple[int, int, bytes]]) -> int:
 
 def _open(tap: Tap) -> socket.socket:
     try:
-        return packet_socket(tap.space, tap.ifname, receive_buffer_bytes=RECEIVE_BUFFER_BYTES)
+        return packet_socket(tap.space, tap.ifname, receive_buffer_bytes=_RECEIVE_BUFFER_BYTES)
     except PermissionError as error:
         raise MissingError(
             f"capturing on {tap.ifname} of {tap.label} needs root, found an ordinary user", hint="run it with sudo"

@@ -21,10 +21,10 @@ from testbed.machine.space import Completed, Space
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
-LAST_WORDS_S: Final = 0.3
+_LAST_WORDS_S: Final = 0.3
 """How long a program may take to answer a SIGINT at its deadline: ping prints what it has counted so far."""
 
-KILL_GRACE_S: Final = 2.0
+_KILL_GRACE_S: Final = 2.0
 """How long a killed process may take to let go of its pipes (it may sit in the kernel) before we stop listening."""
 
 
@@ -119,10 +119,10 @@ class Processes:
     def _kill(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGINT)
-            return process.communicate(timeout=LAST_WORDS_S)
+            return process.communicate(timeout=_LAST_WORDS_S)
         _kill_group(process)
         try:
-            return process.communicate(timeout=KILL_GRACE_S)
+            return process.communicate(timeout=_KILL_GRACE_S)
         except subprocess.TimeoutExpired:
             return b"", b"(still held by the kernel after SIGKILL)"
 

@@ -20,9 +20,9 @@ PORT_FIRST: Final = 5201
 """iperf3's own port; every run of this process takes the next one, so that a port in TIME_WAIT is never in the way."""
 
 PORTS: Final = 1000
-LISTEN_S: Final = 3.0
-POLL_S: Final = 0.01
-CONNECT_S: Final = 2.0
+_LISTEN_S: Final = 3.0
+_POLL_S: Final = 0.01
+_CONNECT_S: Final = 2.0
 OVERTIME_S: Final = 5.0
 """What a healthy transfer may take beyond its seconds: connecting, the exchange of results."""
 
@@ -74,7 +74,7 @@ def server_argv(address: str, port: int) -> list[str]:
 def client_argv(address: str, port: int, transfer: Transfer) -> list[str]:
     """The measuring side."""
     argv = ["iperf3", "-c", address, "-p", str(port), "-J", "-t", str(transfer.seconds)]
-    argv += ["--connect-timeout", str(int(CONNECT_S * 1000))]
+    argv += ["--connect-timeout", str(int(_CONNECT_S * 1000))]
     if transfer.streams > 1:
         argv += ["-P", str(transfer.streams)]
     if transfer.protocol == "udp":
@@ -110,11 +110,11 @@ def measure(
 
 
 def _listens(process: "Popen[bytes]", port: int, processes: Processes) -> bool:
-    deadline_s = time.monotonic() + LISTEN_S
+    deadline_s = time.monotonic() + _LISTEN_S
     while time.monotonic() < deadline_s and process.poll() is None and not processes.stopped:
         if _has_listener(process.pid, port):
             return True
-        processes.wait(POLL_S)
+        processes.wait(_POLL_S)
     return False
 
 

@@ -19,8 +19,8 @@ from plugin.core.packet.packet import Packet
 from plugin.core.packet.transport import Icmp, Tcp, Udp, Vxlan
 
 COLUMNS: Final = 80
-HEX_ROW_BYTES: Final = 16
-PAYLOAD_ROWS_MAX: Final = 8
+_HEX_ROW_BYTES: Final = 16
+_PAYLOAD_ROWS_MAX: Final = 8
 
 Role = Literal["outer", "inner", ""]
 
@@ -111,7 +111,7 @@ def render(packet: Packet, *, explain: bool = False, fields: bool = False) -> Te
     return text
 
 
-def render_hex(packet: Packet, *, payload_rows_max: int = PAYLOAD_ROWS_MAX) -> Text:
+def render_hex(packet: Packet, *, payload_rows_max: int = _PAYLOAD_ROWS_MAX) -> Text:
     """The captured bytes as `tcpdump -XX` prints them, but every layer begins a row and is named: 79 columns.
 
     Args:
@@ -121,13 +121,13 @@ def render_hex(packet: Packet, *, payload_rows_max: int = PAYLOAD_ROWS_MAX) -> T
     text = Text()
     for owner, layer, role in _walk(packet):
         data = owner.bytes_of(layer)
-        rows = range(0, len(data), HEX_ROW_BYTES)
+        rows = range(0, len(data), _HEX_ROW_BYTES)
         style = _style(layer, role)
         for index, start in enumerate(rows):
             if isinstance(layer, Payload | Trailer) and index == payload_rows_max:
                 text.append(f"{'':<15}       ... {len(data) - start} more bytes\n", style="dim")
                 break
-            row = data[start : start + HEX_ROW_BYTES]
+            row = data[start : start + _HEX_ROW_BYTES]
             label = _title(layer, role) if index == 0 else ""
             text.append(f"{label:<15} ", style=style)
             text.append(f"{layer.offset + start:04x}  ", style="dim")

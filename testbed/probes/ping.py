@@ -9,12 +9,12 @@ from typing import Final
 
 from msgspec import Struct
 
-INTERVAL_S: Final = 0.2
+_INTERVAL_S: Final = 0.2
 """Between two requests; iputils lets anybody go down to this."""
 
-INTERVAL_MIN_S: Final = 0.01
+_INTERVAL_MIN_S: Final = 0.01
 
-REPLY_WAIT_S: Final = 1
+_REPLY_WAIT_S: Final = 1
 """How long the last reply may take: labs have no longer round trips unless a fault makes them."""
 
 
@@ -56,11 +56,11 @@ def ping_argv(
     size: int = 56,
     df: bool = False,
     pattern: bytes = b"",
-    interval_s: float = INTERVAL_S,
+    interval_s: float = _INTERVAL_S,
 ) -> list[str]:
     """The command line: numeric, `size` bytes of payload filled with `pattern` (at most 16 bytes)."""
     assert len(pattern) <= 16, "iputils takes at most 16 pattern bytes"
-    argv = ["ping", "-n", "-c", str(count), "-i", f"{interval_s:g}", "-W", str(REPLY_WAIT_S), "-s", str(size)]
+    argv = ["ping", "-n", "-c", str(count), "-i", f"{interval_s:g}", "-W", str(_REPLY_WAIT_S), "-s", str(size)]
     if df:
         argv += ["-M", "do"]
     if pattern:
@@ -69,8 +69,8 @@ def ping_argv(
 
 
 def interval_within(count: int, *, within_s: float) -> float:
-    """The interval that lets `count` requests leave in half of `within_s`; `INTERVAL_S` when that is time enough."""
-    return min(INTERVAL_S, max(within_s / (2 * count), INTERVAL_MIN_S))
+    """The interval that lets `count` requests leave in half of `within_s`; `_INTERVAL_S` when that is time enough."""
+    return min(_INTERVAL_S, max(within_s / (2 * count), _INTERVAL_MIN_S))
 
 
 _REPLY: Final = re.compile(r"^\d+ bytes from \S+ icmp_seq=(?P<seq>\d+)[^\n]*?(?P<dup> \(DUP!\))?$", re.MULTILINE)

@@ -27,7 +27,7 @@ from testbed.prompt.net import LabNet, show_output_on
 # testbed.prompt.host has put Mininet's stand-in in place.
 from mininet.log import error, output
 
-PROMPT: Final = "weavelab> "
+_PROMPT: Final = "weavelab> "
 _KEYS_BYTES: Final = 1024
 _GONE: Final = ("x", "xterm", "gterm", "dpctl", "switch", "ports", "iperfudp", "pingallfull", "pingpairfull")
 _HISTORY: Final = Path("~/.weavelab_history")
@@ -72,7 +72,7 @@ def run_shell(lab: Lab, commands: Sequence[str], *, stdin: IO[str]) -> int:
 class LabShell(LabCommands):
     """The prompt."""
 
-    prompt = PROMPT
+    prompt = _PROMPT
     intro = "Nodes and pods by name; `help` lists the rest, `exit` leaves (the lab stays up)."
     doc_header = "Commands (type help COMMAND):"
     helpStr: ClassVar[str] = _HELP  # noqa: N815 - Mininet's name for it

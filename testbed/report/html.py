@@ -12,10 +12,10 @@ from testbed.probes.ping import describe_ping, format_ms
 from testbed.report.picture import lab_picture
 from testbed.scenario.results import FrameEvidence, IperfEvidence, PingEvidence, RunResult, Status, StepResult
 
-MATRIX_PAIRS_MIN: Final = 4
+_MATRIX_PAIRS_MIN: Final = 4
 """From this many pings in one step on, a matrix says more than a list."""
 
-MATRIX_NAMES_MAX: Final = 24
+_MATRIX_NAMES_MAX: Final = 24
 
 
 def html_report(result: RunResult) -> str:
@@ -79,7 +79,7 @@ def matrix(step: StepResult) -> dict[str, Any] | None:
     reached = dict.fromkeys(item.target for item in pings)
     # In the order of the senders where they are the same, so that everybody's own cell lies on the diagonal.
     targets = [name for name in sources if name in reached] + [name for name in reached if name not in sources]
-    if len(pings) < MATRIX_PAIRS_MIN or max(len(sources), len(targets)) > MATRIX_NAMES_MAX or len(targets) == 1:
+    if len(pings) < _MATRIX_PAIRS_MIN or max(len(sources), len(targets)) > _MATRIX_NAMES_MAX or len(targets) == 1:
         return None
     cells = {(item.source, item.target): item for item in pings}
     if len(cells) < len(pings):  # one pair at two addresses (a node and its switch)

@@ -11,35 +11,35 @@ from typing import Final
 
 from testbed.scenario.results import LabView, NodeView, SegmentView
 
-POD_W: Final = 112
-POD_H: Final = 42
-POD_COLUMNS: Final = 3
+_POD_W: Final = 112
+_POD_H: Final = 42
+_POD_COLUMNS: Final = 3
 PODS_MAX: Final = 9
-NODES_A_ROW: Final = {1: 4, 2: 3}
+_NODES_A_ROW: Final = {1: 4, 2: 3}
 """By the number of segments, which stand side by side; two with more of them."""
 
-NODES_MAX: Final = 24
+_NODES_MAX: Final = 24
 """Per segment; a picture of 100 nodes explains nothing that the sentence "and 76 more" does not."""
 
-GAP: Final = 12
-PAD: Final = 16
-NODE_W_MIN: Final = 236
-HEAD_H: Final = 34
-SWITCH_H: Final = 34
-PORT_H: Final = 30
-DROP_H: Final = 34
-BAR_H: Final = 30
-ROW_GAP: Final = 20
-NODE_GAP: Final = 28
-SEGMENT_GAP: Final = 48
-SCALE_MIN: Final = 0.6
+_GAP: Final = 12
+_PAD: Final = 16
+_NODE_W_MIN: Final = 236
+_HEAD_H: Final = 34
+_SWITCH_H: Final = 34
+_PORT_H: Final = 30
+_DROP_H: Final = 34
+_BAR_H: Final = 30
+_ROW_GAP: Final = 20
+_NODE_GAP: Final = 28
+_SEGMENT_GAP: Final = 48
+_SCALE_MIN: Final = 0.6
 """A page that is narrower than that share of the picture scrolls it: smaller text could not be read."""
 
-BELOW_W: Final = 190
-ADDRESS_CHARACTER_W: Final = 7.3  # of the monospaced 12 px in which addresses are written
-LABEL_CHARACTER_W: Final = 8.0  # of the bold text in the bars of segments
-BELOW_H: Final = 46
-MARGIN: Final = 8
+_BELOW_W: Final = 190
+_ADDRESS_CHARACTER_W: Final = 7.3  # of the monospaced 12 px in which addresses are written
+_LABEL_CHARACTER_W: Final = 8.0  # of the bold text in the bars of segments
+_BELOW_H: Final = 46
+_MARGIN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +59,35 @@ def lab_picture(view: LabView) -> str:
     """The SVG element as text; its natural width is in its `width` attribute."""
     parts: list[str] = []
     bars: dict[str, _Bar] = {}
-    left = float(MARGIN)
+    left = float(_MARGIN)
     rows = {segment.name: _rows(view, segment) for segment in view.segments}
     depth = max((_depth(found) for found in rows.values()), default=0.0)
     for segment in view.segments:
         found = rows[segment.name]
-        bar = _segment(parts, view, segment, found, left, MARGIN + depth - _depth(found))
+        bar = _segment(parts, view, segment, found, left, _MARGIN + depth - _depth(found))
         bars[segment.name] = bar
-        left = bar.right + SEGMENT_GAP
-    depth += MARGIN
-    right = max(left - SEGMENT_GAP, *_below(parts, view, bars, depth)) + MARGIN
+        left = bar.right + _SEGMENT_GAP
+    depth += _MARGIN
+    right = max(left - _SEGMENT_GAP, *_below(parts, view, bars, depth)) + _MARGIN
     has_below = bool(view.routers or view.outside_address)
-    height = depth + (DROP_H + 14 + BELOW_H if has_below else 0) + MARGIN
+    height = depth + (_DROP_H + 14 + _BELOW_H if has_below else 0) + _MARGIN
     title = escape(f"The lab: {len(view.nodes)} nodes, {sum(len(node.pods) for node in view.nodes)} pods")
     return (
         f'<svg class="lab" role="img" aria-label="{title}" viewBox="0 0 {right:g} {height:g}" '
-        f'width="{right:g}" height="{height:g}" style="min-width:{right * SCALE_MIN:.0f}px" xmlns="http://www.w3.org/2000/svg">\n'
+        f'width="{right:g}" height="{height:g}" style="min-width:{right * _SCALE_MIN:.0f}px" xmlns="http://www.w3.org/2000/svg">\n'
         f"<title>{title}</title>\n" + "\n".join(parts) + "\n</svg>"
     )
 
 
 def _rows(view: LabView, segment: SegmentView) -> list[list[NodeView]]:
-    nodes = [node for node in view.nodes if node.segment == segment.name][:NODES_MAX]
-    length = NODES_A_ROW.get(len(view.segments), 2)
+    nodes = [node for node in view.nodes if node.segment == segment.name][:_NODES_MAX]
+    length = _NODES_A_ROW.get(len(view.segments), 2)
     return [nodes[start : start + length] for start in range(0, len(nodes), length)] or [[]]
 
 
 def _depth(rows: list[list[NodeView]]) -> float:
     """How far down the last bar of a segment ends, from its first row's top."""
-    return sum(_row_height(row) + DROP_H + BAR_H for row in rows) + ROW_GAP * (len(rows) - 1)
+    return sum(_row_height(row) + _DROP_H + _BAR_H for row in rows) + _ROW_GAP * (len(rows) - 1)
 
 
 def _segment(
@@ -95,55 +95,55 @@ def _segment(
 ) -> _Bar:
     more = sum(node.segment == segment.name for node in view.nodes) - sum(map(len, rows))
     label = f"{segment.name} · {segment.subnet} · MTU {view.underlay_mtu}" + (f" · and {more} more" if more > 0 else "")
-    width = max(*(_row_width(row) for row in rows), len(label) * LABEL_CHARACTER_W + 2 * PAD, float(NODE_W_MIN))
+    width = max(*(_row_width(row) for row in rows), len(label) * _LABEL_CHARACTER_W + 2 * _PAD, float(_NODE_W_MIN))
     bar_top = top
     for row in rows:
         if row is not rows[0]:  # the trunk that makes several bars one segment
-            below = bar_top + BAR_H + ROW_GAP + _row_height(row) + DROP_H
-            parts.append(_line(left + 5, bar_top + BAR_H, left + 5, below, "underlay"))
-            top = bar_top + BAR_H + ROW_GAP
-        bar_top = top + _row_height(row) + DROP_H
+            below = bar_top + _BAR_H + _ROW_GAP + _row_height(row) + _DROP_H
+            parts.append(_line(left + 5, bar_top + _BAR_H, left + 5, below, "underlay"))
+            top = bar_top + _BAR_H + _ROW_GAP
+        bar_top = top + _row_height(row) + _DROP_H
         x = left + (width - _row_width(row)) / 2
         for node in row:
-            _node(parts, view, node, x, bar_top - DROP_H - PORT_H / 2 - _node_height(node), bar_top)
-            x += _node_width(node) + NODE_GAP
-        parts.append(_box(left, bar_top, width, BAR_H, "segment underlay", 6))
+            _node(parts, view, node, x, bar_top - _DROP_H - _PORT_H / 2 - _node_height(node), bar_top)
+            x += _node_width(node) + _NODE_GAP
+        parts.append(_box(left, bar_top, width, _BAR_H, "segment underlay", 6))
     parts.append(_text(left + width / 2, bar_top + 20, label, "label middle"))
-    return _Bar(left, left + width, bar_top + BAR_H)
+    return _Bar(left, left + width, bar_top + _BAR_H)
 
 
 def _node(parts: list[str], view: LabView, node: NodeView, x: float, y: float, bar_top: float) -> None:
     width, height = _node_width(node), _node_height(node)
-    inner = width - 2 * PAD
+    inner = width - 2 * _PAD
     middle = x + width / 2
     parts.append(_box(x, y, width, height, "node", 10))
-    parts.append(_text(x + PAD, y + 23, node.name, "name"))
-    pods_top = y + HEAD_H
-    switch_top = y + height - PORT_H / 2 - 18 - SWITCH_H
-    _pods(parts, node, x + PAD, inner, pods_top, switch_top)
-    parts.append(_line(middle, switch_top + SWITCH_H, middle, bar_top, "underlay"))
-    parts.append(_box(x + PAD, switch_top, inner, SWITCH_H, "switch overlay", 6))
-    parts.append(_text(x + PAD + 10, switch_top + 22, "weave", "label"))
-    parts.append(_text(x + PAD + inner - 10, switch_top + 22, node.bridge_address, "address end"))
-    port_top = y + height - PORT_H / 2
+    parts.append(_text(x + _PAD, y + 23, node.name, "name"))
+    pods_top = y + _HEAD_H
+    switch_top = y + height - _PORT_H / 2 - 18 - _SWITCH_H
+    _pods(parts, node, x + _PAD, inner, pods_top, switch_top)
+    parts.append(_line(middle, switch_top + _SWITCH_H, middle, bar_top, "underlay"))
+    parts.append(_box(x + _PAD, switch_top, inner, _SWITCH_H, "switch overlay", 6))
+    parts.append(_text(x + _PAD + 10, switch_top + 22, "weave", "label"))
+    parts.append(_text(x + _PAD + inner - 10, switch_top + 22, node.bridge_address, "address end"))
+    port_top = y + height - _PORT_H / 2
     port_width = min(inner, 190)
-    parts.append(_box(middle - port_width / 2, port_top, port_width, PORT_H, "port underlay", 6))
+    parts.append(_box(middle - port_width / 2, port_top, port_width, _PORT_H, "port underlay", 6))
     parts.append(_text(middle, port_top + 20, f"eth0 {node.uplink_address}".strip(), "address middle"))
-    parts.append(_text(middle + 8, switch_top + SWITCH_H + 13, f"VXLAN, VNI {view.vni}", "note"))
+    parts.append(_text(middle + 8, switch_top + _SWITCH_H + 13, f"VXLAN, VNI {view.vni}", "note"))
 
 
 def _pods(parts: list[str], node: NodeView, left: float, inner: float, top: float, switch_top: float) -> None:
     shown, more = node.pods[:PODS_MAX], len(node.pods) - PODS_MAX
-    columns = min(POD_COLUMNS, max(1, len(shown)))
-    start = left + (inner - columns * POD_W - (columns - 1) * GAP) / 2
+    columns = min(_POD_COLUMNS, max(1, len(shown)))
+    start = left + (inner - columns * _POD_W - (columns - 1) * _GAP) / 2
     boxes: list[str] = []
     for index, pod in enumerate(shown):
-        x = start + (index % columns) * (POD_W + GAP)
-        y = top + (index // columns) * (POD_H + GAP)
-        parts.append(_line(x + POD_W / 2, y + POD_H, x + POD_W / 2, switch_top, "overlay"))
-        boxes.append(_box(x, y, POD_W, POD_H, "pod overlay", 8))
-        boxes.append(_text(x + POD_W / 2, y + 18, pod.name, "label middle"))
-        boxes.append(_text(x + POD_W / 2, y + 34, pod.address, "address middle"))
+        x = start + (index % columns) * (_POD_W + _GAP)
+        y = top + (index // columns) * (_POD_H + _GAP)
+        parts.append(_line(x + _POD_W / 2, y + _POD_H, x + _POD_W / 2, switch_top, "overlay"))
+        boxes.append(_box(x, y, _POD_W, _POD_H, "pod overlay", 8))
+        boxes.append(_text(x + _POD_W / 2, y + 18, pod.name, "label middle"))
+        boxes.append(_text(x + _POD_W / 2, y + 34, pod.address, "address middle"))
     parts += boxes  # over the lines: those of upper rows pass behind the pods of lower ones
     if not shown:
         parts.append(_text(left + inner / 2, top + 26, "no pods", "note middle"))
@@ -171,19 +171,19 @@ def _below(parts: list[str], view: LabView, bars: dict[str, _Bar], depth: float)
         wanted.append(_Below(router.name, f"routes {' ↔ '.join(router.segments)}", "router underlay", joined, centre))
     if view.outside_address and view.outside_segment in bars:
         bar = bars[view.outside_segment]
-        centre = bar.left + BELOW_W / 2 if wanted else bar.centre
+        centre = bar.left + _BELOW_W / 2 if wanted else bar.centre
         wanted.append(_Below("outside", view.outside_address, "outside", (bar,), centre))
-    top = depth + DROP_H + 14
+    top = depth + _DROP_H + 14
     edges = [0.0]
     for item in sorted(wanted, key=lambda item: item.centre):
-        width = max(BELOW_W, len(item.note) * ADDRESS_CHARACTER_W + 2 * PAD)
-        left = max(item.centre - width / 2, edges[-1] + GAP if edges[-1] else MARGIN)
+        width = max(_BELOW_W, len(item.note) * _ADDRESS_CHARACTER_W + 2 * _PAD)
+        left = max(item.centre - width / 2, edges[-1] + _GAP if edges[-1] else _MARGIN)
         middle = left + width / 2
         for bar in item.bars:
             at = min(max(middle, bar.left + 12), bar.right - 12)
             curve = f"M{middle:g} {top:g} C{middle:g} {top - 28:g} {at:g} {bar.bottom + 28:g} {at:g} {bar.bottom:g}"
             parts.append(f'<path class="wire underlay" d="{curve}"/>')
-        parts.append(_box(left, top, width, BELOW_H, item.classes, 23))
+        parts.append(_box(left, top, width, _BELOW_H, item.classes, 23))
         parts.append(_text(middle, top + 20, item.name, "label middle"))
         parts.append(_text(middle, top + 36, item.note, "address middle"))
         edges.append(left + width)
@@ -191,21 +191,21 @@ def _below(parts: list[str], view: LabView, bars: dict[str, _Bar], depth: float)
 
 
 def _node_width(node: NodeView) -> float:
-    columns = min(POD_COLUMNS, max(1, len(node.pods)))
-    return max(NODE_W_MIN, 2 * PAD + columns * POD_W + (columns - 1) * GAP)
+    columns = min(_POD_COLUMNS, max(1, len(node.pods)))
+    return max(_NODE_W_MIN, 2 * _PAD + columns * _POD_W + (columns - 1) * _GAP)
 
 
 def _node_height(node: NodeView) -> float:
-    rows = max(1, -(-min(len(node.pods), PODS_MAX) // POD_COLUMNS))
-    return HEAD_H + rows * (POD_H + GAP) + 8 + SWITCH_H + 18 + PORT_H / 2
+    rows = max(1, -(-min(len(node.pods), PODS_MAX) // _POD_COLUMNS))
+    return _HEAD_H + rows * (_POD_H + _GAP) + 8 + _SWITCH_H + 18 + _PORT_H / 2
 
 
 def _row_width(row: list[NodeView]) -> float:
-    return sum(_node_width(node) for node in row) + NODE_GAP * max(len(row) - 1, 0)
+    return sum(_node_width(node) for node in row) + _NODE_GAP * max(len(row) - 1, 0)
 
 
 def _row_height(row: list[NodeView]) -> float:
-    return max((_node_height(node) + PORT_H / 2 for node in row), default=80.0)
+    return max((_node_height(node) + _PORT_H / 2 for node in row), default=80.0)
 
 
 def _box(x: float, y: float, width: float, height: float, classes: str, radius: float) -> str:

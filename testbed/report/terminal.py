@@ -20,15 +20,15 @@ from rich.text import Text
 from testbed.scenario.results import CommandEvidence, Counts, RunResult, ScenarioResult, Status, StepResult
 from testbed.topology.steps import Scenario, Step
 
-WIDE_COLUMNS: Final = 110
+_WIDE_COLUMNS: Final = 110
 """From here on, expectation and sight stand side by side; below, one under the other."""
 
-PLAIN_WIDTH: Final = 10_000
-STATE_LINES_MAX: Final = 12
-CHAOS_LINES_MAX: Final = 400
+_PLAIN_WIDTH: Final = 10_000
+_STATE_LINES_MAX: Final = 12
+_CHAOS_LINES_MAX: Final = 400
 """Of what a chaos step did, the end is shown; all of it is in the other reports."""
 
-STYLES: Final = {
+_STYLES: Final = {
     Status.PASS: "bold green",
     Status.FAIL: "bold red",
     Status.ERROR: "bold magenta",
@@ -43,7 +43,7 @@ def make_console(stream: TextIO) -> Console:
         reconfigure(errors="replace")  # a terminal that is not UTF-8 shows '?' for an arrow instead of ending the run
     if stream.isatty():
         return Console(file=stream, highlight=False)
-    return Console(file=stream, highlight=False, width=PLAIN_WIDTH, no_color=True, force_terminal=False)
+    return Console(file=stream, highlight=False, width=_PLAIN_WIDTH, no_color=True, force_terminal=False)
 
 
 class TerminalListener:
@@ -89,7 +89,7 @@ class TerminalListener:
         """All of its steps have theirs."""
         self.close()
         if self._live:
-            self.console.print(scenario_table(result, wide=self.console.width >= WIDE_COLUMNS))
+            self.console.print(_scenario_table(result, wide=self.console.width >= _WIDE_COLUMNS))
 
     def close(self) -> None:
         """Take the spinner away."""
@@ -102,7 +102,7 @@ def plain_line(step: StepResult) -> str:
     return f"  {step.status.upper():5}  {step.name}  ({step.seconds:.1f} s)  {' '.join(step.seen.split())}"
 
 
-def scenario_table(result: ScenarioResult, *, wide: bool) -> RenderableType:
+def _scenario_table(result: ScenarioResult, *, wide: bool) -> RenderableType:
     """The steps of a scenario as a table with its name above."""
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("step", ratio=3, overflow="fold")
@@ -136,16 +136,16 @@ def _observations(step: StepResult) -> Iterator[tuple[str, list[str]]]:
     for item in step.evidence:
         if step.kind == "chaos" and isinstance(item, CommandEvidence):
             done = item.stdout.splitlines()
-            fewer = [f"… {len(done) - CHAOS_LINES_MAX} earlier lines"] if len(done) > CHAOS_LINES_MAX else []
-            yield "what was done", [*fewer, *done[-CHAOS_LINES_MAX:]]
+            fewer = [f"… {len(done) - _CHAOS_LINES_MAX} earlier lines"] if len(done) > _CHAOS_LINES_MAX else []
+            yield "what was done", [*fewer, *done[-_CHAOS_LINES_MAX:]]
     for state in step.states:
         for observation in state.observations:
             lines = observation.text.splitlines()
-            more = [f"… {len(lines) - STATE_LINES_MAX} more lines"] if len(lines) > STATE_LINES_MAX else []
-            yield f"{state.name}: {observation.title}", [*lines[:STATE_LINES_MAX], *more]
+            more = [f"… {len(lines) - _STATE_LINES_MAX} more lines"] if len(lines) > _STATE_LINES_MAX else []
+            yield f"{state.name}: {observation.title}", [*lines[:_STATE_LINES_MAX], *more]
 
 
-def failure_panel(scenario: ScenarioResult, step: StepResult, *, kept: bool) -> RenderableType:
+def _failure_panel(scenario: ScenarioResult, step: StepResult, *, kept: bool) -> RenderableType:
     """Everything that helps with a step that does not hold, for a terminal."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="dim")
@@ -156,10 +156,10 @@ def failure_panel(scenario: ScenarioResult, step: StepResult, *, kept: bool) -> 
     for title, lines in _observations(step):
         parts += [Text(f"\n{title}", style="bold"), Padding(Text("\n".join(lines), style="dim"), (0, 0, 0, 2))]
     heading = Text.assemble(_verdict(step.status), f"  {scenario.name} / {step.name} ")
-    return Panel(Group(*parts), title=heading, title_align="left", border_style=STYLES[step.status], box=box.ROUNDED)
+    return Panel(Group(*parts), title=heading, title_align="left", border_style=_STYLES[step.status], box=box.ROUNDED)
 
 
-def failure_lines(scenario: ScenarioResult, step: StepResult, *, kept: bool) -> list[str]:
+def _failure_lines(scenario: ScenarioResult, step: StepResult, *, kept: bool) -> list[str]:
     """The same as plain text."""
     lines = ["", f"{step.status.upper()}  {scenario.name} / {step.name}"]
     lines += [f"  {label:12}  {text}" for label, text in _facts(step, kept=kept)]
@@ -175,9 +175,9 @@ def print_summary(console: Console, result: RunResult, *, kept: bool) -> None:
             if step.status not in {Status.FAIL, Status.ERROR}:
                 continue
             if console.is_terminal:
-                console.print(failure_panel(scenario, step, kept=kept))
+                console.print(_failure_panel(scenario, step, kept=kept))
             else:
-                console.print(Text("\n".join(failure_lines(scenario, step, kept=kept))))
+                console.print(Text("\n".join(_failure_lines(scenario, step, kept=kept))))
     if result.problem is not None:
         console.print(Text.assemble(("error: ", "bold red"), result.problem.message))
         if result.problem.hint:
@@ -188,10 +188,10 @@ def print_summary(console: Console, result: RunResult, *, kept: bool) -> None:
 def summary_line(counts: Counts, seconds: float, *, interrupted: bool = False) -> Text:
     """``12 steps: 12 passed in 7.3 s``."""
     parts = [
-        (counts.passed, "passed", STYLES[Status.PASS]),
-        (counts.failed, "failed", STYLES[Status.FAIL]),
-        (counts.errors, "could not be examined", STYLES[Status.ERROR]),
-        (counts.skipped, "not run", STYLES[Status.SKIP]),
+        (counts.passed, "passed", _STYLES[Status.PASS]),
+        (counts.failed, "failed", _STYLES[Status.FAIL]),
+        (counts.errors, "could not be examined", _STYLES[Status.ERROR]),
+        (counts.skipped, "not run", _STYLES[Status.SKIP]),
     ]
     text = Text(f"{counts.steps} step{'' if counts.steps == 1 else 's'}: ", style="bold")
     shown = [(f"{number} {word}", style) for number, word, style in parts if number] or [("none run", "yellow")]
@@ -200,9 +200,9 @@ def summary_line(counts: Counts, seconds: float, *, interrupted: bool = False) -
         text.append(words, style=style)
     text.append(f" in {seconds:.1f} s")
     if interrupted:
-        text.append(" (interrupted)", style=STYLES[Status.SKIP])
+        text.append(" (interrupted)", style=_STYLES[Status.SKIP])
     return text
 
 
 def _verdict(status: Status) -> Text:
-    return Text(status.upper(), style=STYLES[status])
+    return Text(status.upper(), style=_STYLES[status])

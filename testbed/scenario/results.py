@@ -1,7 +1,7 @@
 """What a run found: the values that every report is made from, and the shape of the JSON report.
 
 Frozen values only: nothing here measures, decides or prints. The encoding of `RunResult` *is* the JSON report
-(docs/reference/report.md); a field may be added, and whoever renames or removes one raises `SCHEMA_VERSION`.
+(docs/reference/report.md); a field may be added, and whoever renames or removes one raises `_SCHEMA_VERSION`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from msgspec import Struct
 from testbed.probes.iperf import IperfResult, Transfer
 from testbed.probes.ping import PingResult
 
-SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 1
 
 
 class Status(StrEnum):
@@ -361,7 +361,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
         scenarios: In the order they ran.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = _SCHEMA_VERSION
     status: Status
     lab: str
     topology: str

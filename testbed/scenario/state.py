@@ -12,7 +12,7 @@ MEMBERS_MAX: Final = 6
 """All pairs of a large lab may fail together; the first few say why."""
 
 COMMAND_S: Final = 3.0
-TEXT_MAX: Final = 16 * 1024
+_TEXT_MAX: Final = 16 * 1024
 
 _EVERYWHERE: Final = (("ip", "-br", "address"), ("ip", "route"), ("ip", "neigh"))
 _ON_NODES: Final = (("bridge", "fdb", "show"), ("ip", "-br", "link"))
@@ -39,7 +39,7 @@ def _state(run: Run, name: str) -> MemberState:
 
 def _agent_status(run: Run, name: str) -> str:
     try:
-        return json.dumps(run.lab.nodes[name].api_get("/status"), indent=2)[:TEXT_MAX]
+        return json.dumps(run.lab.nodes[name].api_get("/status"), indent=2)[:_TEXT_MAX]
     except (OSError, ValueError, WeaveError) as error:
         return f"the agent did not answer: {error}"
 
@@ -51,4 +51,4 @@ def _output(run: Run, name: str, argv: tuple[str, ...]) -> str:
         raise
     except (OSError, WeaveError) as error:
         return f"could not be read: {error}"
-    return (completed.stdout + completed.stderr)[:TEXT_MAX].rstrip() or "(nothing)"
+    return (completed.stdout + completed.stderr)[:_TEXT_MAX].rstrip() or "(nothing)"

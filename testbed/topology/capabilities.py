@@ -15,7 +15,7 @@ from testbed.topology.model import Topology
 from testbed.topology.text import Finding, KeyPath
 
 _CONTROL_PORT: Final = 6783
-AGENT_PORTS: Final = tuple(
+_AGENT_PORTS: Final = tuple(
     PortMapping(host_port=port, container_port=port, protocol=protocol)
     for protocol, port in (("tcp", _CONTROL_PORT), ("udp", _CONTROL_PORT), ("udp", UDP_PORT))
 )
@@ -26,7 +26,7 @@ def ports_and_limits(topology: Topology) -> Iterator[Finding]:
     """A port of a node leads to one pod, and is not the agent's; rates are such that the plugin takes them."""
     taken: dict[str, dict[PortMapping, str]] = {}
     for pod, spec in topology.pods.items():
-        owners = taken.setdefault(spec.node, dict.fromkeys(AGENT_PORTS, "the agent"))
+        owners = taken.setdefault(spec.node, dict.fromkeys(_AGENT_PORTS, "the agent"))
         for index, port in enumerate(spec.ports):
             path: KeyPath = ("pods", pod, "ports", index)
             if port.host_ip is not None and not _is_address(port.host_ip):

@@ -82,7 +82,7 @@ def parse_topology(text: str, *, file: str, kubelet: KubeletKind | None = None) 
     if tree.data is None:
         raise _unreadable(file, "the file is empty: wanted a topology with at least 'name' and 'nodes'")
 
-    data = without_empty_keys(tree.data)
+    data = _without_empty_keys(tree.data)
     topology, violations = _convert(tree, data)
     problems += violations
     if topology is not None and kubelet is not None:
@@ -94,7 +94,7 @@ def parse_topology(text: str, *, file: str, kubelet: KubeletKind | None = None) 
     return topology
 
 
-def without_empty_keys(data: Any) -> Any:
+def _without_empty_keys(data: Any) -> Any:
     """The values without keys that have nothing behind them: those count as left out, and ``node1:`` as ``node1: {}``.
 
     Unknown keys stay, so that they are reported.

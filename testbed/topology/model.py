@@ -25,10 +25,10 @@ CIDR_PATTERN: Final = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
 VXLAN_OVERHEAD_BYTES: Final = 50
 """Outer IPv4 (20) + UDP (8) + VXLAN (8) + inner Ethernet (14): what the overlay takes from the underlay's MTU."""
 
-UNDERLAY_MTU_MIN: Final = 576 + VXLAN_OVERHEAD_BYTES
+_UNDERLAY_MTU_MIN: Final = 576 + VXLAN_OVERHEAD_BYTES
 """IPv4 lets every host expect to receive 576 bytes (RFC 791); a pod's MTU below that is no longer a working network."""
 
-UNDERLAY_MTU_MAX: Final = 65535
+_UNDERLAY_MTU_MAX: Final = 65535
 """The largest IPv4 packet, and the largest MTU of a veth device and of a bridge."""
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, description="1-15 of a-z, 0-9 and '-', starting with a letter")]
@@ -92,8 +92,8 @@ class Underlay(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     mtu: Annotated[
         int,
         Meta(
-            ge=UNDERLAY_MTU_MIN,
-            le=UNDERLAY_MTU_MAX,
+            ge=_UNDERLAY_MTU_MIN,
+            le=_UNDERLAY_MTU_MAX,
             description=f"MTU of every interface of the underlay; pods get {VXLAN_OVERHEAD_BYTES} bytes less.",
         ),
     ] = 1500

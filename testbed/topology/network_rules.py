@@ -16,10 +16,10 @@ from testbed.topology.text import Finding, Findings, KeyPath
 from testbed.topology.underlay import first_hops
 from testbed.topology.words import count_of, nearest, network_of, usable
 
-PODS_PER_NODE_MAX: Final = 1022
+_PODS_PER_NODE_MAX: Final = 1022
 """A Linux bridge numbers its ports from 1 in 10 bits (BR_MAX_PORTS, net/bridge/br_private.h): 1023, one for VXLAN."""
 
-UNUSABLE: Final = {
+_UNUSABLE: Final = {
     IPv4Network("0.0.0.0/8"): "'this network'",
     IPv4Network("127.0.0.0/8"): "loopback",
     IPv4Network("224.0.0.0/3"): "multicast and reserved addresses",
@@ -70,7 +70,7 @@ def _ranges(topology: Topology) -> Findings:
     if address is None:
         yield Finding(path, f"'address' of the outside host: wanted an IPv4 address, found '{outside.address}'")
         return
-    for network, words in UNUSABLE.items():
+    for network, words in _UNUSABLE.items():
         if address in network:
             yield Finding(path, f"the outside address {address} cannot be used: {network} is {words}")
     for checked in usable:
@@ -95,7 +95,7 @@ class _Range:
         elif self.network is None:
             yield Finding(self.path, f"{self.words}: {self.text} has host bits set (did you mean {loose}?)")
         else:
-            for network, words in UNUSABLE.items():
+            for network, words in _UNUSABLE.items():
                 if self.network.overlaps(network):
                     yield Finding(self.path, f"{self.words} ({self.network}) cannot be used: {network} is {words}")
                     return
@@ -129,8 +129,8 @@ def _plugs(topology: Topology) -> Findings:
             message = f"pod '{pod}': there is no node '{where.node}'{nearest(where.node, topology.nodes)}"
             yield Finding(("pods", pod, "node"), message)
     for node, count in Counter(pod.node for pod in topology.pods.values()).items():
-        if node in topology.nodes and count > PODS_PER_NODE_MAX:
-            message = f"node '{node}' has {count} pods: a Linux bridge has ports for {PODS_PER_NODE_MAX}"
+        if node in topology.nodes and count > _PODS_PER_NODE_MAX:
+            message = f"node '{node}' has {count} pods: a Linux bridge has ports for {_PODS_PER_NODE_MAX}"
             yield Finding(("nodes", node), message, at_key=True)
 
 

@@ -14,10 +14,10 @@ from testbed.topology.targets import expand, pairs
 from testbed.topology.text import Finding, Findings, KeyPath
 from testbed.topology.words import count_of, nearest, network_of, usable
 
-CUTS: Final = frozenset({"cut-node", "cut-overlay"})
+_CUTS: Final = frozenset({"cut-node", "cut-overlay"})
 """The faults of a chaos step that take two nodes."""
 
-PING_HEADERS_BYTES: Final = 28
+_PING_HEADERS_BYTES: Final = 28
 """IPv4 (20) and ICMP (8)."""
 
 
@@ -88,10 +88,10 @@ def _ping(topology: Topology, path: KeyPath, ping: Ping) -> Findings:
             )
             yield Finding((*path, "expect_source"), message)
         mtu = topology.overlay_mtu if pods or own_node else topology.underlay.mtu
-        if ping.df and ping.size + PING_HEADERS_BYTES > mtu:
+        if ping.df and ping.size + _PING_HEADERS_BYTES > mtu:
             message = (
-                f"'size' {ping.size} with 'df' makes packets of {ping.size + PING_HEADERS_BYTES} bytes, but the MTU "
-                f"from '{source}' to '{target}' is {mtu}: wanted at most {mtu - PING_HEADERS_BYTES}"
+                f"'size' {ping.size} with 'df' makes packets of {ping.size + _PING_HEADERS_BYTES} bytes, but the MTU "
+                f"from '{source}' to '{target}' is {mtu}: wanted at most {mtu - _PING_HEADERS_BYTES}"
             )
             yield Finding((*path, "size"), message)
 
@@ -154,7 +154,7 @@ def _chaos(topology: Topology, path: KeyPath, chaos: Chaos) -> Findings:
     for index, fault in enumerate(chaos.faults):
         if fault in chaos.faults[:index]:
             yield Finding((*path, "faults", index), f"'faults' names '{fault}' twice")
-    if len(topology.nodes) == 1 and not set(chaos.faults) - CUTS:
+    if len(topology.nodes) == 1 and not set(chaos.faults) - _CUTS:
         message = "'faults' has cuts only, and a lab of one node has nobody to be cut off from: wanted another fault"
         yield Finding((*path, "faults"), message)
     pod_range = network_of(topology.network.range)

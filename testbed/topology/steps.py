@@ -11,11 +11,11 @@ from msgspec import Meta, Struct
 from testbed.topology.names import ALL_NODES, ALL_PODS, OUTSIDE, OWN_NODE
 
 SCENARIO_PATTERN: Final = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
-IPERF_SECONDS_MAX: Final = 60
-DEADLINE_S_MAX: Final = 600
+_IPERF_SECONDS_MAX: Final = 60
+_DEADLINE_S_MAX: Final = 600
 CHAOS_SECONDS_MAX: Final = 36_000
 CHAOS_SEED_MAX: Final = 2**32 - 1
-CHAOS_PODS_MAX: Final = 100
+_CHAOS_PODS_MAX: Final = 100
 
 Target = Annotated[str, Meta(description=f"A pod, a node or `{OUTSIDE}`.")]
 Targets = Annotated[
@@ -62,7 +62,7 @@ class Iperf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     from_: Target = msgspec.field(name="from")
     to: Target
     protocol: Annotated[Literal["tcp", "udp"], Meta(description="What is sent.")] = "tcp"
-    seconds: Annotated[int, Meta(ge=1, le=IPERF_SECONDS_MAX, description="How long it sends.")] = 1
+    seconds: Annotated[int, Meta(ge=1, le=_IPERF_SECONDS_MAX, description="How long it sends.")] = 1
     streams: Annotated[int, Meta(ge=1, le=32, description="Parallel streams.")] = 1
     rate_mbit: Annotated[
         Positive | None,
@@ -140,7 +140,7 @@ class Chaos(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: Annotated[
         int, Meta(ge=0, le=CHAOS_SEED_MAX, description="What the faults are drawn from: the same seed, the same plan.")
     ] = 1
-    pods: Annotated[int, Meta(ge=1, le=CHAOS_PODS_MAX, description="Pods beside the lab's own that come and go.")] = 6
+    pods: Annotated[int, Meta(ge=1, le=_CHAOS_PODS_MAX, description="Pods beside the lab's own that come and go.")] = 6
     faults: Annotated[
         list[FaultKind],
         Meta(min_length=1, description="The faults that may happen; all of them when left out."),
@@ -160,7 +160,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         float,
         Meta(
             gt=0,
-            le=DEADLINE_S_MAX,
+            le=_DEADLINE_S_MAX,
             description="The deadline in seconds. What may become true a little later (a ping) is retried until then. "
             "What an iperf step measures and the faults of a chaos step come on top.",
         ),

@@ -19,7 +19,7 @@ KeyPath = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top, such as ``("nodes", "node1", "address")``."""
 
 TEXT_BYTES_MAX: Final = 1024 * 1024
-VALUES_MAX: Final = 100_000
+_VALUES_MAX: Final = 100_000
 """YAML aliases can unfold a short text into billions of values; a topology of a thousand nodes has ten thousand."""
 
 
@@ -146,8 +146,8 @@ class _Builder:
     def build(self, path: KeyPath, node: Node, key: Mark | None) -> Any:
         here = _mark(node.start_mark)
         self.places[path] = Place(here, key)
-        if len(self.places) > VALUES_MAX:
-            raise UnreadableError(Problem(here, f"more than {VALUES_MAX} values"))
+        if len(self.places) > _VALUES_MAX:
+            raise UnreadableError(Problem(here, f"more than {_VALUES_MAX} values"))
         self._refuse_tags(node, here)
         match node:
             case MappingNode():

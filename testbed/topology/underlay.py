@@ -21,10 +21,10 @@ from typing import Final, Literal, NamedTuple
 from testbed.topology.model import Topology
 from testbed.topology.names import OUTSIDE
 
-FIRST_NODE_OFFSET: Final = 11
-IFNAME_MAX: Final = 15
+_FIRST_NODE_OFFSET: Final = 11
+_IFNAME_MAX: Final = 15
 """Linux: IFNAMSIZ is 16, one byte of it for the terminating zero."""
-ANYWHERE: Final = IPv4Network("0.0.0.0/0")
+_ANYWHERE: Final = IPv4Network("0.0.0.0/0")
 
 HostKind = Literal["node", "router", "outside"]
 
@@ -185,7 +185,7 @@ def _addresses(topology: Topology, bridge: Bridge, plugs: Sequence[_Plug]) -> _A
         elif plug.kind == OUTSIDE:
             take(plug.owner, range(last, first - 1, -1))
     waiting = [plug.owner for plug in plugs if plug.owner not in chosen]
-    eleventh = first - 1 + FIRST_NODE_OFFSET
+    eleventh = first - 1 + _FIRST_NODE_OFFSET
     free_above = last - eleventh + 1 - sum(address >= eleventh for address in taken)
     upward = iter(range(eleventh if free_above >= len(waiting) else first, last + 1))
     for owner in waiting:
@@ -207,7 +207,7 @@ def _ports(plugs: Iterable[_Plug], bridges: Iterable[str]) -> dict[tuple[str, st
         for index, segment in enumerate(segments):
             # An underscore cannot occur in an owner's name, so this form collides with nobody.
             name = owner if len(segments) == 1 else f"{owner}_{index}"
-            if len(name) > IFNAME_MAX or name in taken:
+            if len(name) > _IFNAME_MAX or name in taken:
                 name = f"port_{next(numbers)}"
             taken.add(name)
             names[owner, segment] = name
@@ -275,7 +275,7 @@ def _routes(
     default: _Hop | None = None
     if plug.kind != OUTSIDE:
         default = _Hop(OUTSIDE, outside_segment) if outside_segment in plug.segments else hops[outside_segment]
-        yield _route(ANYWHERE, default, plug, addresses)
+        yield _route(_ANYWHERE, default, plug, addresses)
     for segment, hop in hops.items():
         if hop != default:
             yield _route(subnets[segment], hop, plug, addresses)

@@ -219,3 +219,38 @@ def private_uses(module: Path) -> list[str]:
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_takes_no_private_name_from_another(module: Path) -> None:
     assert private_uses(module) == []
+
+
+@pytest.fixture(scope="module")
+def words() -> dict[Path, set[str]]:
+    """The words of every text of the project that may name something of ours."""
+    files = [*MODULES, *(path for top in ("tests", "bench", "topologies") for path in (ROOT / top).rglob("*.py"))]
+    files += [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "templates").iterdir(),
+        ROOT / "Makefile",
+        ROOT / "pyproject.toml",
+    ]
+    return {path: set(re.findall(r"\w+", path.read_text())) for path in files}
+
+
+def public_values(module: Path) -> list[str]:
+    """The functions and constants that a module offers; its types belong to the signatures of those."""
+    found = []
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.append(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.append(node.target.id)
+    return [name for name in found if not name.startswith("_") and (name.isupper() or name.islower())]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [path for path in MODULES if path.parent.name not in {"cni", "tool"} or path.parent.parent.name == "core"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_what_a_module_offers_somebody_else_uses(module: Path, words: dict[Path, set[str]]) -> None:
+    offered = public_values(module)
+    used = set().union(*(found for path, found in words.items() if path != module))
+    assert [name for name in offered if name not in used] == [], "what nobody else uses has a leading underscore"

@@ -20,10 +20,10 @@ from plugin.core.node import Node
 from plugin.link import rtnl, rules
 from plugin.link.netlink import Netlink
 
-RMPEER_WAIT_S: Final = 5.0
+_RMPEER_WAIT_S: Final = 5.0
 """How long `rmpeer` waits for the others' agreement before it says whom it still waits for."""
 
-RESET_WAIT_S: Final = 0.5
+_RESET_WAIT_S: Final = 0.5
 _POLL_S: Final = 0.05
 _ADDRESSES_MAX: Final = 64
 
@@ -88,7 +88,7 @@ class Actions:
             else:  # it never had a seat: nothing has to be agreed
                 self._node.drop(name)
         self._driver.kick()
-        until_s = asyncio.get_running_loop().time() + RMPEER_WAIT_S
+        until_s = asyncio.get_running_loop().time() + _RMPEER_WAIT_S
         while any(uid in council.seats for uid in uids):
             if asyncio.get_running_loop().time() > until_s:
                 raise CheckError(
@@ -151,7 +151,7 @@ class Actions:
         await self._attachments.remove(*pods.values())
         self._node.leave()
         written = self._driver.flush()
-        await asyncio.sleep(RESET_WAIT_S)  # the others hear of it from several sides
+        await asyncio.sleep(_RESET_WAIT_S)  # the others hear of it from several sides
         self._store.wipe()
         rules.remove_rules()
         for name in (f"vxlan-{self._config.vxlan_port}", self._config.bridge):

@@ -14,14 +14,14 @@ from plugin.link import overlay
 from plugin.link.echo import Echo
 from plugin.link.netlink import Link, Netlink
 
-TRAFFIC_S: Final = 1.0
+_TRAFFIC_S: Final = 1.0
 """How often the kernel is asked to whom pods send, when they send at all."""
 
-LOAD_MAX: Final = 0.02
+_LOAD_MAX: Final = 0.02
 """Reading the entries may take this part of the time: with many of them it is done less often."""
 
-RETARGET_S: Final = 0.3
-RECENT_S: Final = 2.5
+_RETARGET_S: Final = 0.3
+_RECENT_S: Final = 2.5
 """A node to which frames went so lately is sent to."""
 
 
@@ -116,7 +116,7 @@ class Prober:
         """Endpoints are others than before: the first time at once, and when many come, looked through once for all."""
         if self._retarget is None:
             loop = asyncio.get_running_loop()
-            self._retarget = loop.call_at(max(loop.time(), self._retargeted_s + RETARGET_S), self._find_out)
+            self._retarget = loop.call_at(max(loop.time(), self._retargeted_s + _RETARGET_S), self._find_out)
 
     def _find_out(self) -> None:
         if self._retarget is not None:
@@ -148,7 +148,7 @@ class Prober:
 
     def _look_at_traffic(self, now_s: float) -> None:
         """To whom do pods send? Asked only when more was sent than our own probes."""
-        self._next_traffic_s = now_s + TRAFFIC_S
+        self._next_traffic_s = now_s + _TRAFFIC_S
         sent = overlay.packets_sent(self._device)
         grown = sent is None or self._sent_before is None or sent - self._sent_before > self._probes
         self._sent_before, self._probes = sent, 0
@@ -157,12 +157,12 @@ class Prober:
             return
         began_s = time.monotonic()
         try:
-            nodes = overlay.nodes_sent_to(self._netlink, self._device, within_s=RECENT_S, except_macs=self._macs)
+            nodes = overlay.nodes_sent_to(self._netlink, self._device, within_s=_RECENT_S, except_macs=self._macs)
         except OSError as error:  # the device may have gone: idle paths are probed all the same
             self._log.warning("traffic not read", extra={"reason": str(error)})
             return
         self._paths.busy(nodes)
-        self._next_traffic_s = now_s + max(TRAFFIC_S, (time.monotonic() - began_s) / LOAD_MAX)
+        self._next_traffic_s = now_s + max(_TRAFFIC_S, (time.monotonic() - began_s) / _LOAD_MAX)
 
     def _flush(self) -> None:
         while effects := self._paths.effects():  # what cannot be sent has effects of its own

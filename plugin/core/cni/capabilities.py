@@ -20,8 +20,8 @@ RATE_BITS_MIN: Final = 1_000
 RATE_BITS_MAX: Final = 10**15
 """The limits that Kubernetes sets to its annotations kubernetes.io/ingress-bandwidth and egress-bandwidth."""
 
-BURST_BYTES_MAX: Final = 2**32 - 1  # the kernel counts it in 32 bits (TCA_TBF_BURST)
-BURST_UNSTATED_BITS: Final = 2**32 - 1
+_BURST_BYTES_MAX: Final = 2**32 - 1  # the kernel counts it in 32 bits (TCA_TBF_BURST)
+_BURST_UNSTATED_BITS: Final = 2**32 - 1
 """What containerd sends as burst, since CRI has none and the reference plugin demands one. Taken at its word it would
 let every pod send half a gigabyte before its limit holds, so it is taken for what it means: nobody has said.
 """
@@ -109,8 +109,8 @@ def _port(entry: Mapping[str, object], key: str) -> int:
 
 def _limit(given: Mapping[str, object], rate_key: str, burst_key: str) -> Limit | None:
     rate, burst = typed_value(given, rate_key, int, 0), typed_value(given, burst_key, int, 0)
-    if burst < 0 or (burst // 8 > BURST_BYTES_MAX):
-        raise CniError(INVALID_CONFIG, f'"{burst_key}" must be 0 to {BURST_BYTES_MAX * 8} bits, found {burst}')
+    if burst < 0 or (burst // 8 > _BURST_BYTES_MAX):
+        raise CniError(INVALID_CONFIG, f'"{burst_key}" must be 0 to {_BURST_BYTES_MAX * 8} bits, found {burst}')
     if rate == 0:
         if burst:
             raise CniError(
@@ -123,7 +123,7 @@ def _limit(given: Mapping[str, object], rate_key: str, burst_key: str) -> Limit 
             f'"{rate_key}" must be {RATE_BITS_MIN} to {RATE_BITS_MAX} bits a second, found {rate}',
             "0 or no key at all: no limit",
         )
-    return Limit(rate // 8, 0 if burst == BURST_UNSTATED_BITS else -(-burst // 8))
+    return Limit(rate // 8, 0 if burst == _BURST_UNSTATED_BITS else -(-burst // 8))
 
 
 def _fitted(limit: Limit | None, burst_key: str, mtu_bytes: int) -> Limit | None:
@@ -134,7 +134,7 @@ def _fitted(limit: Limit | None, burst_key: str, mtu_bytes: int) -> Limit | None
         # Enough that neither timers nor frames leave the bucket full and tokens unused, little enough that a second
         # looks like the rate that was asked for.
         chosen = max(int(limit.rate_bytes * _BURST_PER_RATE_S), min(_BURST_FRAMES * 1500, 8 * frame_bytes), frame_bytes)
-        return Limit(limit.rate_bytes, min(chosen, BURST_BYTES_MAX))
+        return Limit(limit.rate_bytes, min(chosen, _BURST_BYTES_MAX))
     if limit.burst_bytes < frame_bytes:
         raise CniError(
             INVALID_CONFIG,

@@ -23,7 +23,7 @@ from plugin.core.cni.types import (
     Route,
 )
 
-OWN_TYPES: Final = frozenset({"", "weave-ipam"})
+_OWN_TYPES: Final = frozenset({"", "weave-ipam"})
 _OURSELVES: Final = "weave-net"
 _ROUTE_EXTRAS: Final = ("mtu", "advmss", "priority", "table", "scope")
 """What CNI 1.1.0 lets a route say beside `dst` and `gw`; the switch's pods have plain routes."""
@@ -79,7 +79,7 @@ def delegate_of(raw: Mapping[str, object], *, strict: bool) -> Delegate | None:
         ipam = typed_value(raw, "ipam", dict, {})
         typed_value(ipam, "type", str, "")
     kind = ipam.get("type") if isinstance(ipam, dict) else None
-    if not isinstance(kind, str) or kind in OWN_TYPES:
+    if not isinstance(kind, str) or kind in _OWN_TYPES:
         return None
     if "/" in kind or "\0" in kind or kind in {".", "..", _OURSELVES}:
         if not strict:

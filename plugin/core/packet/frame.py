@@ -39,7 +39,7 @@ from plugin.core.packet.names import (
 from plugin.core.packet.packet import Packet
 from plugin.core.packet.transport import Icmp, Tcp, Udp, Vxlan
 
-VXLAN_PORTS: Final = frozenset({vxlan.UDP_PORT})
+_VXLAN_PORTS: Final = frozenset({vxlan.UDP_PORT})
 
 
 # Tunnels in tunnels, tags on tags: nobody nests deeper, and hostile bytes must not make us recurse. The rest is payload
@@ -47,7 +47,7 @@ VXLAN_PORTS: Final = frozenset({vxlan.UDP_PORT})
 NESTING_MAX: Final = 4
 
 
-def dissect(frame: bytes, *, wire_bytes: int | None = None, vxlan_ports: frozenset[int] = VXLAN_PORTS) -> "Packet":
+def dissect(frame: bytes, *, wire_bytes: int | None = None, vxlan_ports: frozenset[int] = _VXLAN_PORTS) -> "Packet":
     """Take one Ethernet frame apart.
 
     Args:

@@ -23,14 +23,14 @@ ECHO_REPLY_V6: Final = 129
 
 BROADCAST_MAC: Final = "ff:ff:ff:ff:ff:ff"
 
-ETHERTYPE_NAMES: Final = {
+_ETHERTYPE_NAMES: Final = {
     ETHERTYPE_IPV4: "IPv4",
     ETHERTYPE_ARP: "ARP",
     ETHERTYPE_VLAN: "802.1Q",
     ETHERTYPE_QINQ: "802.1ad",
     ETHERTYPE_IPV6: "IPv6",
 }
-PROTOCOL_NAMES: Final = {
+_PROTOCOL_NAMES: Final = {
     0: "hop-by-hop options",
     PROTOCOL_ICMP: "ICMP",
     2: "IGMP",
@@ -106,12 +106,12 @@ def ethertype_text(ethertype: int) -> str:
     """`IPv4`, or the number in hexadecimal, or the 802.3 length."""
     if ethertype < ETHERTYPE_MIN:
         return f"802.3 length {ethertype}"
-    return ETHERTYPE_NAMES.get(ethertype, f"0x{ethertype:04x}")
+    return _ETHERTYPE_NAMES.get(ethertype, f"0x{ethertype:04x}")
 
 
 def protocol_text(protocol: int) -> str:
     """`UDP`, or `protocol 99`."""
-    return PROTOCOL_NAMES.get(protocol, f"protocol {protocol}")
+    return _PROTOCOL_NAMES.get(protocol, f"protocol {protocol}")
 
 
 def some(number: int, unit: str) -> str:

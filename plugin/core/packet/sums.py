@@ -10,10 +10,10 @@ def internet_checksum(data: bytes, initial: int = 0) -> int:
         data: An odd length is padded with a zero byte.
         initial: A sum to begin with, for example `pseudo_sum(...)`.
     """
-    return ~ones_sum(data, initial) & 0xFFFF
+    return ~_ones_sum(data, initial) & 0xFFFF
 
 
-def ones_sum(data: bytes, initial: int = 0) -> int:
+def _ones_sum(data: bytes, initial: int = 0) -> int:
     """The 16-bit ones' complement sum, not complemented."""
     if len(data) % 2:
         data += b"\0"
@@ -32,4 +32,4 @@ def pseudo_sum(source: bytes, destination: bytes, protocol: int, length: int) ->
         protocol: IP protocol number.
         length: Bytes of the transport header and its data.
     """
-    return ones_sum(source + destination + struct.pack("!II", length, protocol))
+    return _ones_sum(source + destination + struct.pack("!II", length, protocol))

@@ -18,27 +18,27 @@ from plugin.core.errors import InputError, WeaveError
 UDP_PORT: Final = 6784
 
 ETHERNET_BYTES: Final = 14  # two MAC addresses and an EtherType; the checksum (FCS) never reaches software
-IPV4_BYTES: Final = 20  # without options, which a tunnel does not set
-IPV6_BYTES: Final = 40
-UDP_BYTES: Final = 8
+_IPV4_BYTES: Final = 20  # without options, which a tunnel does not set
+_IPV6_BYTES: Final = 40
+_UDP_BYTES: Final = 8
 VXLAN_BYTES: Final = 8
 
-OVERHEAD_BYTES: Final = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES + VXLAN_BYTES
-OVERHEAD_IPV6_BYTES: Final = ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES + VXLAN_BYTES
+OVERHEAD_BYTES: Final = ETHERNET_BYTES + _IPV4_BYTES + _UDP_BYTES + VXLAN_BYTES
+OVERHEAD_IPV6_BYTES: Final = ETHERNET_BYTES + _IPV6_BYTES + _UDP_BYTES + VXLAN_BYTES
 
 # Links as small as 68 bytes are legal (RFC 791), and Linux lets a bridge have them. We refuse below 576 because that is
 # what RFC 791 has every host accept and what senders count on without asking: a TCP peer that sends no MSS option gets
 # 536 + 40 bytes (RFC 9293 3.7.1), and a DNS answer of 512 bytes (RFC 1035 4.2.1) fits. Below it, pods fragment at rest.
-OVERLAY_MTU_MIN: Final = 576
+_OVERLAY_MTU_MIN: Final = 576
 # RFC 8200 section 5. Linux switches IPv6 off on an interface that falls below it.
-OVERLAY_MTU_MIN_IPV6: Final = 1280
+_OVERLAY_MTU_MIN_IPV6: Final = 1280
 # The length field of an IPv4 header has 16 bits, and Linux gives veth and bridges no more either.
-UPLINK_MTU_MAX: Final = 65535
+_UPLINK_MTU_MAX: Final = 65535
 
 VNI_MIN: Final = 1  # 0 is a legal header value, but it is also what an unset field looks like: we never configure it
 VNI_MAX: Final = 2**24 - 1
 
-FLAG_VNI_VALID: Final = 0x08  # the I flag: "MUST be set to 1 for a valid VNI"; Linux drops a frame without it
+_FLAG_VNI_VALID: Final = 0x08  # the I flag: "MUST be set to 1 for a valid VNI"; Linux drops a frame without it
 
 _HEADER: Final = struct.Struct("!II")
 
@@ -59,14 +59,14 @@ class VxlanHeader:
     """
 
     vni: int
-    flags: int = FLAG_VNI_VALID
+    flags: int = _FLAG_VNI_VALID
     reserved: int = 0
     reserved_last: int = 0
 
     @property
     def vni_valid(self) -> bool:
         """Whether the I flag is set. A receiver drops the frame if not."""
-        return bool(self.flags & FLAG_VNI_VALID)
+        return bool(self.flags & _FLAG_VNI_VALID)
 
 
 def build_vxlan(vni: int) -> bytes:
@@ -75,7 +75,7 @@ def build_vxlan(vni: int) -> bytes:
     Raises:
         InputError: The VNI is outside 1..16777215.
     """
-    return _HEADER.pack(FLAG_VNI_VALID << 24, check_vni(vni) << 8)
+    return _HEADER.pack(_FLAG_VNI_VALID << 24, _check_vni(vni) << 8)
 
 
 def parse_vxlan(data: bytes | memoryview, offset: int = 0) -> VxlanHeader:
@@ -90,7 +90,7 @@ def parse_vxlan(data: bytes | memoryview, offset: int = 0) -> VxlanHeader:
     return VxlanHeader(vni=second >> 8, flags=first >> 24, reserved=first & 0xFFFFFF, reserved_last=second & 0xFF)
 
 
-def check_vni(vni: int) -> int:
+def _check_vni(vni: int) -> int:
     """Give the VNI back if it can be configured.
 
     Raises:
@@ -125,9 +125,9 @@ def overlay_mtu(uplink_mtu: int, *, ipv6_underlay: bool = False, ipv6_pods: bool
             f" and pods need {least} for {reason}",
             hint=f"raise the MTU of the underlay to {wanted} or more (1500 is usual)",
         )
-    if uplink_mtu > UPLINK_MTU_MAX:
+    if uplink_mtu > _UPLINK_MTU_MAX:
         raise InputError(
-            f"an uplink MTU of at most {UPLINK_MTU_MAX} bytes is wanted, found {uplink_mtu}",
+            f"an uplink MTU of at most {_UPLINK_MTU_MAX} bytes is wanted, found {uplink_mtu}",
             hint="an IPv4 packet cannot be longer; 65000 gives pods 64950",
         )
     return uplink_mtu - overhead
@@ -136,4 +136,4 @@ def overlay_mtu(uplink_mtu: int, *, ipv6_underlay: bool = False, ipv6_pods: bool
 def uplink_mtu_min(*, ipv6_underlay: bool = False, ipv6_pods: bool = False) -> int:
     """The smallest uplink MTU in bytes that leaves pods a usable one: 626 with IPv4 throughout."""
     overhead = OVERHEAD_IPV6_BYTES if ipv6_underlay else OVERHEAD_BYTES
-    return overhead + (OVERLAY_MTU_MIN_IPV6 if ipv6_pods else OVERLAY_MTU_MIN)
+    return overhead + (_OVERLAY_MTU_MIN_IPV6 if ipv6_pods else _OVERLAY_MTU_MIN)

@@ -7,10 +7,9 @@ with the name of gRPC's status code, so that a caller can tell "there is no such
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 # Before the import: its fork handlers write warnings to a person's terminal whenever this process starts another one.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -21,16 +20,25 @@ from google.protobuf.message import Message
 
 from plugin.core.errors import CheckError
 from testbed.kubelet.cri import cri_pb2 as pb
+from testbed.kubelet.cri.values import (
+    ContainerEntry,
+    ContainerState,
+    ContainerStatus,
+    ExecResult,
+    SandboxConfig,
+    SandboxEntry,
+    SandboxStatus,
+)
 
 R = TypeVar("R", bound=Message)
 
 CALL_S: Final = 30.0
-RUN_SANDBOX_S: Final = 120.0
+_RUN_SANDBOX_S: Final = 120.0
 """The kubelet's own limit for calls that run the CNI chain (runtimeRequestTimeout, two minutes)."""
 
 DEADLINE_EXCEEDED: Final = "DEADLINE_EXCEEDED"
 
-STOP_GRACE_S: Final = 2
+_STOP_GRACE_S: Final = 2
 """How long a container may take to end after SIGTERM before it is killed."""
 
 _OPTIONS: Final = (
@@ -49,100 +57,12 @@ class CriError(CheckError):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """A port of the node that leads to a port of the pod; `host_ip` empty: at every address of the node."""
-
-    host: int
-    container: int
-    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
-    host_ip: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxConfig:
-    """What a kubelet asks for when it asks for a sandbox.
-
-    Attributes:
-        name: The pod; also its host name.
-        uid: Its unique id; a pod of the same name that comes later has another.
-        namespace: Its Kubernetes namespace.
-        cgroup_parent: The cgroup that those of its containers are made in, from the root of the hierarchy.
-        log_directory: Where the output of its containers is kept, on the node; empty: nowhere.
-        ports: Handed to the CNI plugins that declare the capability `portMappings`.
-        labels: What it can be found by.
-        annotations: What the runtime itself reads: limits of bandwidth.
-    """
-
-    name: str
-    uid: str
-    namespace: str = "default"
-    cgroup_parent: str = ""
-    log_directory: str = ""
-    ports: tuple[PortMapping, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxStatus:
-    """A sandbox. `address` is empty and `pid` 0 once it is stopped; `pid` is that of its pause process."""
-
-    id: str
-    uid: str
-    ready: bool
-    address: str
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxEntry:
-    """A line of the list of sandboxes."""
-
-    id: str
-    name: str
-    namespace: str
-    ready: bool
-
-
-ContainerState = Literal["created", "running", "exited", "unknown"]
 _STATES: Final[Mapping[int, ContainerState]] = {
     pb.CONTAINER_CREATED: "created",
     pb.CONTAINER_RUNNING: "running",
     pb.CONTAINER_EXITED: "exited",
     pb.CONTAINER_UNKNOWN: "unknown",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerEntry:
-    """A container; `attempt` counts those of its name in the sandbox."""
-
-    id: str
-    sandbox: str
-    name: str
-    attempt: int
-    state: ContainerState
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerStatus:
-    """How a container fares; `exit_code` and `reason` say something once it has exited."""
-
-    id: str
-    state: ContainerState
-    exit_code: int
-    reason: str
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """What a command inside a container left behind; bytes that are no UTF-8 are replaced."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 class RuntimeClient:
@@ -195,18 +115,18 @@ class RuntimeClient:
 
     # ---- sandboxes
 
-    def run_sandbox(self, config: SandboxConfig, *, timeout_s: float = RUN_SANDBOX_S) -> str:
+    def run_sandbox(self, config: SandboxConfig, *, timeout_s: float = _RUN_SANDBOX_S) -> str:
         """RunPodSandbox: the namespaces, the CNI chain, the pause process. Returns the sandbox's id."""
         request = pb.RunPodSandboxRequest(config=_sandbox_message(config))
         said = self._call("RunPodSandbox", request, pb.RunPodSandboxResponse, timeout_s=timeout_s)
         return said.pod_sandbox_id
 
-    def stop_sandbox(self, sandbox: str, *, timeout_s: float = RUN_SANDBOX_S) -> None:
+    def stop_sandbox(self, sandbox: str, *, timeout_s: float = _RUN_SANDBOX_S) -> None:
         """StopPodSandbox: ends what runs in it and detaches it (CNI DEL). May be repeated."""
         request = pb.StopPodSandboxRequest(pod_sandbox_id=sandbox)
         self._call("StopPodSandbox", request, pb.StopPodSandboxResponse, timeout_s=timeout_s)
 
-    def remove_sandbox(self, sandbox: str, *, timeout_s: float = RUN_SANDBOX_S) -> None:
+    def remove_sandbox(self, sandbox: str, *, timeout_s: float = _RUN_SANDBOX_S) -> None:
         """RemovePodSandbox: nothing of it is left. One that is gone is no error."""
         request = pb.RemovePodSandboxRequest(pod_sandbox_id=sandbox)
         self._call("RemovePodSandbox", request, pb.RemovePodSandboxResponse, timeout_s=timeout_s)
@@ -280,7 +200,7 @@ class RuntimeClient:
         request = pb.StartContainerRequest(container_id=container)
         self._call("StartContainer", request, pb.StartContainerResponse, timeout_s=timeout_s)
 
-    def stop_container(self, container: str, *, grace_s: int = STOP_GRACE_S, timeout_s: float = CALL_S) -> None:
+    def stop_container(self, container: str, *, grace_s: int = _STOP_GRACE_S, timeout_s: float = CALL_S) -> None:
         """StopContainer: SIGTERM, and SIGKILL after `grace_s` seconds. One that has ended is no error."""
         request = pb.StopContainerRequest(container_id=container, timeout=grace_s)
         self._call("StopContainer", request, pb.StopContainerResponse, timeout_s=grace_s + timeout_s)

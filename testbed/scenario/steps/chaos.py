@@ -33,13 +33,13 @@ from testbed.scenario.steps.ping import in_parallel
 from testbed.topology import steps
 from testbed.topology.steps import Step
 
-PAIRS_MAX: Final = 40
+_PAIRS_MAX: Final = 40
 """Pairs of pods that are pinged afterwards; more are sampled."""
 
 PROBLEMS_SHOWN_MAX: Final = 4
-LOG_LINES: Final = 15
+_LOG_LINES: Final = 15
 PING_S: Final = 3.0
-CLEANED_S: Final = 5.0
+_CLEANED_S: Final = 5.0
 """How long agents may take to forget the pods that went at the end."""
 
 _PAUSE_S: Final = 0.1
@@ -173,7 +173,7 @@ def _judged(run: Run, step: Step, chaos: Chaos, base: _Baseline) -> Attempt:
     if not problems:
         problems += [
             f"after the last DEL {problem}"
-            for problem in _await_whole(run, chaos, base, max(until_s, run.clock() + CLEANED_S))
+            for problem in _await_whole(run, chaos, base, max(until_s, run.clock() + _CLEANED_S))
         ]
     problems = [*chaos.problems, *chaos.pods.problems, *problems]
     return Attempt(
@@ -201,8 +201,8 @@ def _pings(run: Run, chaos: Chaos, seed: int, until_s: float) -> list[PingEviden
     """A sample of all pairs of living pods; what fails is tried again until the time is over."""
     living = [*_own_pods(run.lab), *(_Pod(pod.name, pod.node, pod.address) for pod in chaos.pods.living)]
     pairs = list(itertools.permutations(living, 2))
-    if len(pairs) > PAIRS_MAX:
-        pairs = random.Random(seed).sample(pairs, PAIRS_MAX)  # noqa: S311 - to be repeatable, not secret
+    if len(pairs) > _PAIRS_MAX:
+        pairs = random.Random(seed).sample(pairs, _PAIRS_MAX)  # noqa: S311 - to be repeatable, not secret
     found: dict[tuple[str, str], PingEvidence] = {}
     todo = pairs
     while todo:
@@ -264,7 +264,7 @@ def _record(run: Run, step: Step, chaos: Chaos, problems: Sequence[str], whole_s
     if problems:
         lines += ["", "what does not hold:", *(f"  {problem}" for problem in problems)]
         for name, node in run.lab.nodes.items():
-            lines += ["", f"the end of the agent's log on {name}:", *(f"  {one}" for one in log_tail(node, LOG_LINES))]
+            lines += ["", f"the end of the agent's log on {name}:", *(f"  {one}" for one in log_tail(node, _LOG_LINES))]
     return CommandEvidence(
         on=run.lab.name,
         command=f"{WEAVELAB} run --lab {run.lab.name} --seed {action.seed} --seconds {action.seconds}",

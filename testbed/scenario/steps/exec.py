@@ -10,7 +10,7 @@ from testbed.scenario.members import Member, concerned, exec_hint, exec_members,
 from testbed.scenario.results import CommandEvidence
 from testbed.topology.steps import Exec, Step
 
-OUTPUT_KEPT_MAX: Final = 64 * 1024
+_OUTPUT_KEPT_MAX: Final = 64 * 1024
 SHOWN_MAX: Final = 80
 
 
@@ -45,8 +45,8 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
                 ok=not problem,
                 problem=problem,
                 ended=describe_end(completed),
-                stdout=completed.stdout[-OUTPUT_KEPT_MAX:],
-                stderr=completed.stderr[-OUTPUT_KEPT_MAX:],
+                stdout=completed.stdout[-_OUTPUT_KEPT_MAX:],
+                stderr=completed.stderr[-_OUTPUT_KEPT_MAX:],
                 seconds=round(completed.seconds, 3),
             )
         )

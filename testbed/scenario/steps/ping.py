@@ -18,13 +18,13 @@ from testbed.topology.steps import Ping, Step
 T = TypeVar("T")
 R = TypeVar("R")
 
-AT_ONCE_MAX: Final = 8
+_AT_ONCE_MAX: Final = 8
 """Pings in flight: more would measure the scheduler of a small machine instead of the network."""
 
-OUTPUTS_KEPT_MAX: Final = 12
+_OUTPUTS_KEPT_MAX: Final = 12
 """Pairs that hold keep their output up to here: all pairs of 100 pods would make a report of megabytes."""
 
-PAIRS_NAMED_MAX: Final = 3
+_PAIRS_NAMED_MAX: Final = 3
 
 
 def expectation(run: Run, step: Step) -> str:
@@ -133,11 +133,11 @@ def judge(result: probe.PingResult, ping: Ping) -> str:
 
 
 def in_parallel(run: Run, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Call `function` for each item, `AT_ONCE_MAX` at a time; an interruption ends all of them at once."""
+    """Call `function` for each item, `_AT_ONCE_MAX` at a time; an interruption ends all of them at once."""
     work = list(items)
     if len(work) <= 1:
         return [function(item) for item in work]
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE_MAX, len(work)), thread_name_prefix="ping") as pool:
+    with ThreadPoolExecutor(max_workers=min(_AT_ONCE_MAX, len(work)), thread_name_prefix="ping") as pool:
         try:
             with interrupts.postponed():
                 results = pool.map(function, work)
@@ -160,8 +160,8 @@ def _seen(evidence: list[PingEvidence]) -> str:
         return f"all {len(evidence)} pairs answer" + (
             "" if slowest is None else f", the slowest in {probe.format_ms(slowest)}"
         )
-    named = "; ".join(f"{item.source} → {item.target}: {item.problem}" for item in failed[:PAIRS_NAMED_MAX])
-    more = f"; and {len(failed) - PAIRS_NAMED_MAX} more" if len(failed) > PAIRS_NAMED_MAX else ""
+    named = "; ".join(f"{item.source} → {item.target}: {item.problem}" for item in failed[:_PAIRS_NAMED_MAX])
+    more = f"; and {len(failed) - _PAIRS_NAMED_MAX} more" if len(failed) > _PAIRS_NAMED_MAX else ""
     return f"{len(failed)} of {len(evidence)} pairs fail: {named}{more}"
 
 
@@ -169,7 +169,7 @@ def _bounded(evidence: list[PingEvidence]) -> tuple[Evidence, ...]:
     kept = 0
     bounded: list[Evidence] = []
     for item in evidence:
-        keep = not item.ok or kept < OUTPUTS_KEPT_MAX
+        keep = not item.ok or kept < _OUTPUTS_KEPT_MAX
         kept += item.ok
         bounded.append(item if keep else msgspec.structs.replace(item, output=""))
     return tuple(bounded)

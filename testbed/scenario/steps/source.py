@@ -24,7 +24,7 @@ def judge_sources(
     """The evidence of every pair, completed by where its requests arrived from."""
     frames, lost = session.frames, session.lost
     return [
-        judge_source(item, source, arrivals(frames, target, marker), lost=lost)
+        _judge_source(item, source, _arrivals(frames, target, marker), lost=lost)
         for item, (source, target), marker in zip(items, pairs, markers, strict=True)
     ]
 
@@ -39,7 +39,7 @@ def taps_at(run: Run, targets: Sequence[Member]) -> list[Tap]:
     return list(places.values())
 
 
-def arrivals(frames: Sequence[CapturedFrame], target: Member, marker: bytes) -> list[str]:
+def _arrivals(frames: Sequence[CapturedFrame], target: Member, marker: bytes) -> list[str]:
     """The source addresses of the probe's requests as they came in at the target, each once, in order."""
     found = []
     for frame in frames:
@@ -51,7 +51,7 @@ def arrivals(frames: Sequence[CapturedFrame], target: Member, marker: bytes) -> 
     return list(dict.fromkeys(found))
 
 
-def judge_source(item: PingEvidence, source: Member, arrived: list[str], *, lost: int) -> PingEvidence:
+def _judge_source(item: PingEvidence, source: Member, arrived: list[str], *, lost: int) -> PingEvidence:
     """The evidence with the sources that were seen, and with a problem when one is not the sender's own."""
     problem = item.problem
     if item.ok and lost:

@@ -21,7 +21,7 @@ from testbed.scenario.steps.frames import frame_evidence
 from testbed.scenario.steps.ping import ping_pair
 from testbed.topology.steps import Ping, Step, Wire
 
-FRAMES_SHOWN_MAX: Final = 8
+_FRAMES_SHOWN_MAX: Final = 8
 
 
 def expectation(run: Run, step: Step) -> str:
@@ -63,7 +63,7 @@ def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -
     )
     verdict = judge_wire(session.frames, facts, wire.path)
     began_s = min((frame.time_s for frame in session.frames), default=0.0)
-    frames = [frame_evidence(frame, began_s=began_s) for frame in verdict.evidence[:FRAMES_SHOWN_MAX]]
+    frames = [frame_evidence(frame, began_s=began_s) for frame in verdict.evidence[:_FRAMES_SHOWN_MAX]]
     return Attempt(
         ok=verdict.holds,
         seen=_seen(wire, facts, verdict, pinged),

@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from testbed.kubelet.cri import cri_pb2 as pb
-from testbed.kubelet.cri.client import CriError, PortMapping, RuntimeClient, SandboxConfig
+from testbed.kubelet.cri.client import CriError, RuntimeClient
+from testbed.kubelet.cri.values import PortMapping, SandboxConfig
 from tests.support.project import ROOT
 
 CONFIG = SandboxConfig(
