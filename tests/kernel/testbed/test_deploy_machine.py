@@ -173,7 +173,7 @@ def test_a_machine_is_installed_works_without_the_checkout_and_is_as_before_afte
 
 KILLED = """
 import os, signal
-from testbed import cli
+from testbed.cli.main import main
 from testbed.deploy import machine
 write, left = machine._write_synced, {left}
 def until_killed(path, content, mode):
@@ -183,7 +183,7 @@ def until_killed(path, content, mode):
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
 machine._write_synced = until_killed
-cli.main({words})
+main({words})
 """
 
 
