@@ -21,7 +21,7 @@ from plugin.agent.api.routes import acting, reading
 from plugin.agent.api.server import READ_ONLY, Server, remove_socket, tcp_listener, unix_listener
 from plugin.agent.api.status import VERSION, Status
 from plugin.agent.attachments.attachments import Attachments
-from plugin.agent.attachments.capabilities import Capabilities, plain_addresses, ports_at_start
+from plugin.agent.attachments.capabilities import Capabilities, plain_addresses, ports_at_start, recorded_ports
 from plugin.agent.attachments.leases import SideGateways
 from plugin.agent.attachments.removals import CALLS_MAX
 from plugin.agent.config import AgentConfig
@@ -29,6 +29,7 @@ from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.dataplane.probing import Prober
 from plugin.agent.driver import Driver, bind_control
+from plugin.agent.keeping import keep
 from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
 from plugin.agent.store import Store
@@ -40,6 +41,7 @@ from plugin.core.messages.codec import WireError
 from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
+from plugin.core.upkeep.ledger import EVERYTHING, Ledger
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.departures import Departures
 from plugin.link.netlink import Link, Netlink
@@ -112,6 +114,15 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             log=log,
         )
         side_gateways = SideGateways(netlink, plane.bridge, node)
+        capabilities = Capabilities(
+            netlink,
+            netfilter,
+            reserved=_reserved_ports(config),
+            restore=lambda host_ports: rules.ensure_rules(
+                config.network, config.bridge, host_ports, plain_addresses(store.records)
+            ),
+            log=log,
+        )
         attachments = Attachments(
             netlink=netlink,
             removing=_removing(stack),
@@ -129,15 +140,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             ),
             now_s=_now_s,
             log=log,
-            capabilities=Capabilities(
-                netlink,
-                netfilter,
-                reserved=_reserved_ports(config),
-                restore=lambda host_ports: rules.ensure_rules(
-                    config.network, config.bridge, host_ports, plain_addresses(store.records)
-                ),
-                log=log,
-            ),
+            capabilities=capabilities,
         )
         gateway.take_up()
         attachments.removals.start()
@@ -146,11 +149,35 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         await attachments.reconcile()
         await attachments.drain_queue()
 
+        # What was made above is kept so.
+        ledger = Ledger()
+        if not config.repair:
+            ledger.hold(EVERYTHING, "repair is false in the agent's configuration", time.time())
+        upkeep = keep(
+            stack,
+            netlink=netlink,
+            netfilter=netfilter,
+            bridge=plane.bridge,
+            device=plane.overlay,
+            mtu_bytes=lambda: plane.mtu_bytes,
+            local=lambda: config.address,
+            ensure_rules=lambda: rules.ensure_rules(
+                config.network, config.bridge, recorded_ports(attachments.records), plain_addresses(attachments.records)
+            ),
+            forwarder=forwarder,
+            attachments=attachments,
+            capabilities=capabilities,
+            addresses=lambda: [*([gateway.interface] if gateway.interface else []), *side_gateways.interfaces],
+            ledger=ledger,
+            log=log,
+        )
+
         status = Status(
             config=config,
             node=node,
             targets=targets,
             attachments=attachments,
+            ledger=ledger,
             space=space,
             gateway=gateway,
             paths=lambda: prober.paths,
@@ -169,6 +196,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             carries=prober.carries,
             store=store,
             driver=driver,
+            upkeep=upkeep,
             stop=stop,
             log=log,
         )
@@ -183,6 +211,8 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         driver.start()
         stack.callback(prober.stop)
         stack.push_async_callback(driver.stop)
+        upkeep.start()
+        stack.callback(upkeep.stop)
         await _live(stop, gateway, status, attachments, driver, log)
         log.info("agent stopping")
 

@@ -32,6 +32,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         api_socket: Where the CNI plugin finds the agent.
         http_address: Read-only API, `address:port`; empty for none.
         state_directory: Durable state.
+        repair: Whether what somebody else breaks on this node is mended; false: it is only told.
         log_level: debug, info, warning or error.
     """
 
@@ -50,6 +51,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     api_socket: str = "/run/weave/weave.sock"
     http_address: str = "127.0.0.1:6784"
     state_directory: str = "/var/lib/weave"
+    repair: bool = True
     log_level: str = "info"
 
     @property

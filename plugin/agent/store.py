@@ -33,7 +33,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `address` is empty as long as another IPAM plugin has not given one; `more` are further addresses; `prefixes` belong
     to all of them and are empty where each is that of the pod range. `ipam` is the `ipam` object, as JSON, by which
     another plugin gave the addresses: they go back the same way. `masquerade` False: the pod leaves the range as who it
-    is.
+    is. `mtu` is the MTU that its configuration asks for, 0 for all that the network carries; `hairpin` whether it may
+    reach itself through the switch.
     """
 
     network: str
@@ -51,6 +52,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefixes: tuple[int, ...] = ()
     ipam: str = ""
     masquerade: bool = True
+    mtu: int = 0
+    hairpin: bool = False
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:

@@ -29,7 +29,7 @@ def open_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[PortM
         NetlinkError: The kernel refuses; nothing has changed.
     """
     try:
-        kernel.add_elements(TABLE, _elements(address, mappings))
+        kernel.add_elements(TABLE, elements_of(address, mappings))
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             raise TableGoneError(error.errno, error.strerror) from error
@@ -42,7 +42,7 @@ def close_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[Port
     Raises:
         NetlinkError: The kernel refuses.
     """
-    kernel.delete_elements(TABLE, _elements(address, mappings))
+    kernel.delete_elements(TABLE, elements_of(address, mappings))
 
 
 def closed_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[PortMapping]) -> list[PortMapping]:
@@ -51,7 +51,7 @@ def closed_ports(kernel: Netfilter, address: IPv4Address, mappings: Sequence[Por
     return [
         mapping
         for mapping in mappings
-        if any(found[one.set_name].get(one.key) != one.value for one in _elements(address, [mapping]))
+        if any(found[one.set_name].get(one.key) != one.value for one in elements_of(address, [mapping]))
     ]
 
 
@@ -118,7 +118,8 @@ def forget_older_flows(
     return kernel.forget_connections(stale)
 
 
-def _elements(address: IPv4Address, mappings: Sequence[PortMapping]) -> list[Element]:
+def elements_of(address: IPv4Address, mappings: Sequence[PortMapping]) -> list[Element]:
+    """The entries by which these ports of the node lead to the pod at `address`."""
     elements = []
     for mapping in mappings:
         protocol = bytes([PROTOCOLS[mapping.protocol]])

@@ -26,7 +26,8 @@ class NetlinkError(OSError):
 class Link:
     """A network interface as the kernel describes it.
 
-    `master` is 0 outside a bridge; `peer_index` the other end of a veth pair (in its own namespace), else 0.
+    `master` is 0 outside a bridge; `peer_index` the other end of a veth pair (in its own namespace), else 0; `running`
+    False when the other end is down.
     """
 
     index: int
@@ -40,13 +41,29 @@ class Link:
     vxlan_vni: int | None = None
     vxlan_local: IPv4Address | None = None
     vxlan_port: int | None = None
+    running: bool = True
     port_data: bytes = b""
+    kind_data: bytes = b""
 
     @property
     def hairpin(self) -> bool | None:
         """Whether the bridge may send a frame back to the port it came from; None: this is no port."""
-        mode = _attributes(self.port_data, 0).get(c.BRPORT_MODE)
-        return None if mode is None else mode != b"\0"
+        return self.port_flag(c.BRPORT_MODE)
+
+    def port_flag(self, kind: int) -> bool | None:
+        """A flag of the bridge port, by its `c.BRPORT_` number; None: this is no port, or the kernel has no such."""
+        value = _attributes(self.port_data, 0).get(kind)
+        return None if value is None else value != b"\0"
+
+    @property
+    def forwards(self) -> bool | None:
+        """Whether the bridge takes and gives frames at this port; None: this is no port."""
+        value = _attributes(self.port_data, 0).get(c.BRPORT_STATE)
+        return None if value is None else value[0] == c.BR_STATE_FORWARDING
+
+    def kind_attribute(self, kind: int) -> bytes | None:
+        """What the kernel says beside of a link of its kind (`IFLA_INFO_DATA`), as it says it."""
+        return _attributes(self.kind_data, 0).get(kind)
 
 
 _BATCH_MAX: Final = 256
@@ -91,7 +108,8 @@ def parse_link(body: bytes) -> Link:
     found = _attributes(body, 16)
     info = _attributes(found.get(c.IFLA_LINKINFO, b""), 0)
     kind = _string(info.get(c.INFO_KIND, b""))
-    data = _attributes(info.get(c.INFO_DATA, b""), 0) if kind == "vxlan" else {}
+    kind_data = info.get(c.INFO_DATA, b"")
+    data = _attributes(kind_data, 0) if kind == "vxlan" else {}
     return Link(
         index=index,
         name=_string(found.get(c.IFLA_IFNAME, b"")),
@@ -104,7 +122,9 @@ def parse_link(body: bytes) -> Link:
         vxlan_vni=struct.unpack("I", data[c.VXLAN_ID])[0] if c.VXLAN_ID in data else None,
         vxlan_local=IPv4Address(data[c.VXLAN_LOCAL]) if c.VXLAN_LOCAL in data else None,
         vxlan_port=struct.unpack(">H", data[c.VXLAN_PORT])[0] if c.VXLAN_PORT in data else None,
+        running=bool(flags & c.IFF_LOWER_UP),
         port_data=info.get(c.INFO_SLAVE_DATA, b""),
+        kind_data=kind_data,
     )
 
 
@@ -114,7 +134,8 @@ def _unused_s(found: Mapping[int, bytes]) -> float:
     return float(struct.unpack_from("I", cache, 4)[0] / _TICKS_PER_S) if len(cache) >= 16 else float("inf")
 
 
-def _neighbour_entry(body: bytes, found: Mapping[int, bytes] | None = None) -> Neighbour:
+def parse_neighbour(body: bytes, found: Mapping[int, bytes] | None = None) -> Neighbour:
+    """The body of a neighbour message (`struct ndmsg` and attributes, or these parsed already)."""
     index, state, flags = struct.unpack_from("iHB", body, 4)
     found = _attributes(body, 12) if found is None else found
     address = found.get(c.NDA_DST)
@@ -162,6 +183,11 @@ class Netlink:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
+
+    @property
+    def port(self) -> int:
+        """The kernel's number for this socket: what others hear of its changes carries it (netlink(7), `nl_pid`)."""
+        return int(self._socket.getsockname()[0])
 
     def close(self) -> None:
         """Release the socket; twice is harmless."""
@@ -273,12 +299,12 @@ class Netlink:
     def neighbours(self) -> list[Neighbour]:
         """The IPv4 neighbour table."""
         header = struct.pack("BxxxiHBB", socket.AF_INET, 0, 0, 0, 0)
-        return [_neighbour_entry(body) for body in self.dump(c.GETNEIGH, header)]
+        return [parse_neighbour(body) for body in self.dump(c.GETNEIGH, header)]
 
     def fdb(self) -> list[Neighbour]:
         """The forwarding entries of bridges (`master`) and VXLAN devices."""
         header = struct.pack("BxxxiHBB", c.AF_BRIDGE, 0, 0, 0, 0)
-        return [_neighbour_entry(body) for body in self.dump(c.GETNEIGH, header)]
+        return [parse_neighbour(body) for body in self.dump(c.GETNEIGH, header)]
 
     def fdb_in_use(self, index: int, *, within_s: float) -> list[Neighbour]:
         """Of `fdb`, the entries of one link that were used so lately: the others, nearly all, cost next to nothing."""
@@ -289,7 +315,7 @@ class Netlink:
                 continue
             attributes = _attributes(body, 12)
             if _unused_s(attributes) <= within_s:
-                found.append(_neighbour_entry(body, attributes))
+                found.append(parse_neighbour(body, attributes))
         return found
 
     def dump(self, kind: int, header: bytes) -> Iterator[bytes]:

@@ -6,10 +6,11 @@ Numbers come from include/uapi/linux/netfilter/{nfnetlink,nf_tables,nfnetlink_co
 """
 
 import errno
+import hashlib
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import ClassVar, Final
@@ -24,6 +25,12 @@ _NETLINK_NETFILTER: Final = 12
 
 _SUBSYSTEM_CONNTRACK, _SUBSYSTEM_NFTABLES = 1, 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSET = ((_SUBSYSTEM_NFTABLES << 8) + number for number in (1, 4, 7, 10))
+_TABLE_NAME, _TABLE_FLAGS = 1, 2
+_CHAIN_TABLE, _CHAIN_FIELDS = 1, (3, 4, 5, 7)  # its name, hook, policy and type
+_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_SET_TABLE, _SET_FIELDS = 1, range(2, 8)  # its name and flags, the types and lengths of keys and data
+_EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = ((_SUBSYSTEM_NFTABLES << 8) + number for number in (12, 13, 14))
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_DATA, _DATA_VALUE = 1, 2, 1
@@ -121,6 +128,31 @@ class Netfilter(Netlink):
                 raise
         return found
 
+    def table_digest(self, table: str) -> bytes:
+        """A check sum of an IPv4 table: its flags, chains, rules and sets; not of the sets' entries, nor of counters.
+
+        The same text gives the same digest each time that it is loaded. Empty when there is no such table.
+
+        Raises:
+            NetlinkError: The kernel has no nf_tables.
+        """
+        name, header = text(table), _header(socket.AF_INET)
+        tables = [parse(body, 4) for body in self.dump(_GETTABLE, header)]
+        flags = next((one.get(_TABLE_FLAGS, b"") for one in tables if one.get(_TABLE_NAME) == name), None)
+        if flags is None:
+            return b""
+        digest = hashlib.sha256()
+        chains = (parse(body, 4) for body in self.dump(_GETCHAIN, header))
+        sets = (parse(body, 4) for body in self.dump(_GETSET, header + attr(_SET_TABLE, name)))
+        listed = (parse(body, 4) for body in self.dump(_GETRULE, header + attr(_RULE_TABLE, name)))
+        fields = [flags]
+        fields += [one.get(kind, b"") for one in chains if one.get(_CHAIN_TABLE) == name for kind in _CHAIN_FIELDS]
+        fields += [one.get(kind, b"") for one in sets if one.get(_SET_TABLE) == name for kind in _SET_FIELDS]
+        fields += [field for one in listed if one.get(_RULE_TABLE) == name for field in _rule_fields(one)]
+        for field in fields:
+            digest.update(struct.pack("I", len(field)) + field)
+        return digest.digest()
+
     def _transaction(self, kind: int, flags: int, table: str, elements: Sequence[Element]) -> None:
         """Send the entries as one batch: the kernel makes all changes visible to packets at once, or none.
 
@@ -212,6 +244,17 @@ class Netfilter(Netlink):
                     if kind in found
                 ),
             )
+
+
+def _rule_fields(rule: Mapping[int, bytes]) -> Iterator[bytes]:
+    """What makes a rule this rule: its chain and its expressions."""
+    yield rule.get(_RULE_CHAIN, b"")
+    for _, expression in parse_list(rule.get(_RULE_EXPRESSIONS, b"")):
+        parts = parse(expression)
+        name = parts.get(_EXPRESSION_NAME, b"")
+        yield name
+        # What a counter has counted is no part of the rule.
+        yield b"" if name == b"counter\0" else parts.get(_EXPRESSION_DATA, b"")
 
 
 def _header(family: int, resource: int = 0) -> bytes:

@@ -5,20 +5,48 @@ plugin/core/forwarding/forward.py decides the entries; here they are read and wr
 
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
 from plugin.core.errors import InputError, MissingError
 from plugin.core.forwarding.forward import Changes, Forwarding
+from plugin.link import constants as c
 from plugin.link import rtnl, sysctls
-from plugin.link.netlink import Link, Netlink, NetlinkError
+from plugin.link.netlink import Link, Neighbour, Netlink, NetlinkError
+
+OVERLAY_PORT: Final = {
+    "hairpin": False,
+    "guard": False,
+    "root_block": False,
+    "learning": False,
+    "flood": True,
+    "mcast_flood": True,
+    "bcast_flood": True,
+    # The bridge answers ARP for known pods instead of flooding the question to all nodes.
+    "neigh_suppress": True,
+    "isolated": False,
+    "locked": False,
+}
+"""The flags of the overlay device as a port of the switch."""
 
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
 
 
-def ensure_overlay(netlink: Netlink, *, bridge: Link, vni: int, local: IPv4Address, port: int, mtu_bytes: int) -> Link:
+def ensure_overlay(
+    netlink: Netlink,
+    *,
+    bridge: Link,
+    vni: int,
+    local: IPv4Address,
+    port: int,
+    mtu_bytes: int,
+    again: Link | None = None,
+) -> Link:
     """The VXLAN device exists with these values, is a port of the bridge and up; one with other values is replaced.
+
+    `again`: the device as it was once made. One that has to be made anew gets its index and MAC, so that whoever knows
+    it by these goes on.
 
     Raises:
         InputError: The VNI or the UDP port is in use by a device of somebody else.
@@ -26,11 +54,24 @@ def ensure_overlay(netlink: Netlink, *, bridge: Link, vni: int, local: IPv4Addre
     """
     name = _device_name(port)
     found = netlink.link(name)
-    if found is not None and (found.vxlan_vni, found.vxlan_local, found.vxlan_port) != (vni, local, port):
+    if found is not None and (
+        (found.vxlan_vni, found.vxlan_local, found.vxlan_port) != (vni, local, port)
+        or vxlan_settings(found) != VXLAN_SETTINGS
+    ):
         netlink.request(rtnl.link_del(found.index), what=f"remove the outdated {name}")
         found = None
     if found is None:
-        message = rtnl.vxlan_add(name, vni=vni, local=local, port=port, mtu=mtu_bytes, master=bridge.index, up=False)
+        message = rtnl.vxlan_add(
+            name,
+            vni=vni,
+            local=local,
+            port=port,
+            index=again.index if again else 0,
+            mac=again.mac if again else None,
+            mtu=mtu_bytes,
+            master=bridge.index,
+            up=False,
+        )
         try:
             netlink.request(message, what=f"create {name}")
         except NetlinkError as error:
@@ -48,12 +89,34 @@ def ensure_overlay(netlink: Netlink, *, bridge: Link, vni: int, local: IPv4Addre
     link = netlink.link(name)
     assert link is not None
     netlink.request(
-        rtnl.link_set(link.index, up=True, mtu=mtu_bytes, master=bridge.index),
-        # The bridge answers ARP for known pods instead of flooding the question to all nodes.
-        rtnl.bridge_port_set(link.index, learning=False, neighbour_suppression=True),
+        rtnl.link_set(
+            link.index,
+            up=True,
+            mtu=mtu_bytes,
+            master=bridge.index,
+            mac=again.mac if again and again.mac != link.mac else None,
+        ),
+        rtnl.port_flags_set(link.index, OVERLAY_PORT, forwarding=link.up and link.forwards is False),
         what=f"set up {name}",
     )
     return link
+
+
+VXLAN_SETTINGS: Final = {"learning": False, "ttl": 64, "checksum": True}
+"""What `vxlan_settings` has to be."""
+
+
+def vxlan_settings(link: Link) -> dict[str, object]:
+    """What else a VXLAN device has to be like: `rtnl.vxlan_add` says it, the kernel tells it."""
+
+    def number(kind: int) -> int:
+        return int.from_bytes(link.kind_attribute(kind) or b"", "little")
+
+    return {
+        "learning": bool(number(c.VXLAN_LEARNING)),
+        "ttl": number(c.VXLAN_TTL),
+        "checksum": bool(number(c.VXLAN_UDP_CSUM)),
+    }
 
 
 def nodes_sent_to(
@@ -96,22 +159,29 @@ def _device_name(port: int) -> str:
 
 def observe_forwarding(netlink: Netlink, *, bridge: Link, overlay: Link) -> Forwarding:
     """The entries that are there now, ours or left over from an earlier run."""
+    return forwarding_of(netlink.fdb(), netlink.neighbours(), bridge=bridge, overlay=overlay)
+
+
+def forwarding_of(
+    fdb: Iterable[Neighbour], neighbours: Iterable[Neighbour], *, bridge: Link, overlay: Link
+) -> Forwarding:
+    """The entries of the overlay and the switch among all that there are."""
     flood: set[IPv4Address] = set()
     remote: dict[str, IPv4Address] = {}
-    for entry in netlink.fdb():
+    for entry in fdb:
         if entry.index != overlay.index or entry.address is None:
             continue
         if entry.mac == rtnl.ZERO_MAC:
             flood.add(entry.address)
         else:
             remote[entry.mac] = entry.address
-    neighbours = {
+    known = {
         entry.address: entry.mac
-        for entry in netlink.neighbours()
+        for entry in neighbours
         if entry.index == bridge.index and entry.permanent and entry.address is not None and entry.mac
         and not entry.address.is_multicast
     }  # fmt: skip
-    return Forwarding(frozenset(flood), remote, neighbours)
+    return Forwarding(frozenset(flood), remote, known)
 
 
 def apply_forwarding(netlink: Netlink, changes: Changes, *, bridge: Link, overlay: Link) -> None:

@@ -6,7 +6,7 @@ Whoever calls decides addresses and writes them down first; nothing is decided h
 
 import errno
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Interface
@@ -31,6 +31,19 @@ journal is lost, the agent finds it here.
 HOST_PREFIX: Final = "vethwepl"
 _ID_CHARACTERS: Final = 7
 _SPARE_NAMES: Final = 16
+
+
+_PORT: Final = {
+    "guard": False,
+    "root_block": False,
+    "learning": True,
+    "flood": True,
+    "mcast_flood": True,
+    "bcast_flood": True,
+    "neigh_suppress": False,
+    "isolated": False,
+    "locked": False,
+}
 
 
 class AttachError(CheckError):
@@ -150,7 +163,7 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     _furnish(inside, outer.peer_index, pod)
     netlink.request(
         rtnl.link_set(outer.index, up=True),
-        rtnl.bridge_port_set(outer.index, hairpin=pod.hairpin),
+        rtnl.port_flags_set(outer.index, port_flags(hairpin=pod.hairpin)),
         # The switch knows the pod before its first frame; after a crash the agent finds its address here again.
         rtnl.bridge_fdb_set(outer.index, pod.mac),
         *_marks(outer, pod),
@@ -174,9 +187,44 @@ def _furnish(inside: Netlink, inner: int, pod: PodLink) -> None:
 
 def _marks(outer: Link, pod: PodLink) -> list[bytes]:
     addresses = [interface.ip for interface in pod.interfaces]
-    if [mac_for(address) for address in addresses] == [pod.mac]:
-        return []
-    return [rtnl.bridge_fdb_set(outer.index, f"{_MARK_PREFIX}:{address.packed.hex(':')}") for address in addresses]
+    return [rtnl.bridge_fdb_set(outer.index, mac) for mac in port_macs(pod.mac, addresses) - {pod.mac}]
+
+
+def port_flags(*, hairpin: bool) -> dict[str, bool]:
+    """The flags of a pod's port of the switch, by their names in `rtnl.PORT_FLAGS`."""
+    return {"hairpin": hairpin, **_PORT}
+
+
+def port_macs(mac: str, addresses: Sequence[IPv4Address]) -> frozenset[str]:
+    """The MACs that the switch has for a pod's port: its own, and a mark for each address that it does not tell."""
+    if [mac_for(address) for address in addresses] == [mac]:
+        return frozenset({mac})
+    return frozenset({mac, *(f"{_MARK_PREFIX}:{address.packed.hex(':')}" for address in addresses)})
+
+
+def restore_port(
+    netlink: Netlink, bridge: Link, host: Link, *, mtu_bytes: int, flags: Mapping[str, bool], macs: Collection[str]
+) -> None:
+    """Make the node's end of a living pod's pair again what `attach` made it.
+
+    Args:
+        netlink: A socket in the node's namespace.
+        bridge: The switch.
+        host: The pod's link on the node's side.
+        mtu_bytes: Its MTU.
+        flags: `port_flags`.
+        macs: `port_macs`.
+
+    Raises:
+        NetlinkError: The kernel refuses.
+    """
+    netlink.request(
+        rtnl.link_set(host.index, up=True, mtu=mtu_bytes, master=bridge.index),
+        # While the pod's end is down the kernel lets nobody make the port forward; it does by itself when it is up.
+        rtnl.port_flags_set(host.index, flags, forwarding=host.running and host.up),
+        *(rtnl.bridge_fdb_set(host.index, mac) for mac in sorted(macs)),
+        what=f"restore {host.name}",
+    )
 
 
 def configure(netlink: Netlink, netns_fd: int, pod: PodLink) -> Link:

@@ -10,6 +10,7 @@ Numbers come from include/uapi/linux/{netlink,rtnetlink,if_link,if_addr,neighbou
 
 import socket
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
@@ -117,13 +118,36 @@ def bridge_add(name: str, *, index: int = 0, mac: str | None = None, mtu: int | 
     return message(c.NEWLINK, c.CREATE | c.EXCL, body + _nest(c.IFLA_LINKINFO, _attr(c.INFO_KIND, b"bridge\0"), data))
 
 
-def vxlan_add(
+def bridge_set(index: int, *, without_vlans: bool) -> list[bytes]:
+    """Give an existing bridge the settings that `bridge_add` gives, in messages for this order.
+
+    While there is a spanning tree, there has to be a forward delay (net/bridge/br_stp.c, br_set_forward_delay).
+
+    Args:
+        index: The bridge.
+        without_vlans: End VLAN filtering, too, which a kernel that has none refuses.
+    """
+    settings = [_attr(c.BR_STP_STATE, _u32(0)), _attr(c.BR_FORWARD_DELAY, _u32(0))]
+    if without_vlans:
+        settings.append(_attr(c.BR_VLAN_FILTERING, b"\0"))
+    return [
+        message(
+            c.NEWLINK,
+            0,
+            link_header(index) + _nest(c.IFLA_LINKINFO, _attr(c.INFO_KIND, b"bridge\0"), _nest(c.INFO_DATA, setting)),
+        )
+        for setting in settings
+    ]
+
+
+def vxlan_add(  # noqa: PLR0913 - so many properties a device has
     name: str,
     *,
     vni: int,
     local: IPv4Address,
     port: int,
     index: int = 0,
+    mac: str | None = None,
     mtu: int | None = None,
     master: int | None = None,
     up: bool = True,
@@ -141,7 +165,7 @@ def vxlan_add(
         _attr(c.VXLAN_PORT, struct.pack(">H", port)),
         _attr(c.VXLAN_UDP_CSUM, b"\1"),
     )
-    body = link_header(index, up=up) + _link_attributes(name=name, mtu=mtu, master=master)
+    body = link_header(index, up=up) + _link_attributes(name=name, mac=mac, mtu=mtu, master=master)
     return message(c.NEWLINK, c.CREATE | c.EXCL, body + _nest(c.IFLA_LINKINFO, _attr(c.INFO_KIND, b"vxlan\0"), data))
 
 
@@ -190,23 +214,27 @@ def link_get(name: str) -> bytes:
     return message(c.GETLINK, 0, link_header() + wanted)
 
 
-def bridge_port_set(
-    index: int,
-    *,
-    hairpin: bool | None = None,
-    learning: bool | None = None,
-    unicast_flood: bool | None = None,
-    neighbour_suppression: bool | None = None,
-) -> bytes:
-    """Set flags of a bridge port (bridge(8), `bridge link set`); only what is given changes."""
-    wanted = (
-        (c.BRPORT_MODE, hairpin),
-        (c.BRPORT_LEARNING, learning),
-        (c.BRPORT_UNICAST_FLOOD, unicast_flood),
-        (c.BRPORT_NEIGH_SUPPRESS, neighbour_suppression),
-    )
-    flags = [_attr(kind, bytes([value])) for kind, value in wanted if value is not None]
-    return message(c.SETLINK, 0, link_header(index, family=c.AF_BRIDGE) + _nest(c.IFLA_PROTINFO, *flags))
+PORT_FLAGS: Final = {
+    "hairpin": c.BRPORT_MODE,
+    "guard": c.BRPORT_GUARD,
+    "root_block": c.BRPORT_PROTECT,
+    "learning": c.BRPORT_LEARNING,
+    "flood": c.BRPORT_UNICAST_FLOOD,
+    "mcast_flood": c.BRPORT_MCAST_FLOOD,
+    "bcast_flood": c.BRPORT_BCAST_FLOOD,
+    "neigh_suppress": c.BRPORT_NEIGH_SUPPRESS,
+    "isolated": c.BRPORT_ISOLATED,
+    "locked": c.BRPORT_LOCKED,
+}
+"""The flags of a bridge port by the names that bridge(8) has for them."""
+
+
+def port_flags_set(index: int, flags: Mapping[str, bool], *, forwarding: bool = False) -> bytes:
+    """Set flags of a bridge port by their names in PORT_FLAGS; `forwarding`: it passes frames on (again)."""
+    parts = [_attr(PORT_FLAGS[name], bytes([value])) for name, value in flags.items()]
+    if forwarding:
+        parts.append(_attr(c.BRPORT_STATE, bytes([c.BR_STATE_FORWARDING])))
+    return message(c.SETLINK, 0, link_header(index, family=c.AF_BRIDGE) + _nest(c.IFLA_PROTINFO, *parts))
 
 
 # --- addresses, routes, neighbours, forwarding entries -------------------------------------------------------------

@@ -96,6 +96,11 @@ def remove_bandwidth(netlink: Netlink, host_ifname: str) -> bool:
     return True
 
 
+def remove_redirection(netlink: Netlink, host: Link) -> None:
+    """Let what a pod sends come in directly (again); nothing happens when it does."""
+    netlink.attempt(rtnl.message(c.DELQDISC, 0, _traffic(host.index, _INGRESS_HANDLE, _TC_H_INGRESS)))
+
+
 def observe_bandwidth(netlink: Netlink, host_ifname: str) -> Bandwidth:
     """How the pod behind this link is limited, as the kernel tells."""
     links = {link.name: link for link in netlink.links()}

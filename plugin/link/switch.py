@@ -7,6 +7,7 @@ from typing import Final
 
 from plugin.core.errors import InputError, MissingError
 from plugin.core.packet.vxlan import overlay_mtu
+from plugin.link import constants as c
 from plugin.link import rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
 
@@ -57,8 +58,10 @@ def mtu_for(uplink: Uplink) -> int:
     return overlay_mtu(uplink.mtu_bytes)
 
 
-def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int) -> Link:
+def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int, index: int = 0) -> Link:
     """The bridge exists, is up, and has this MAC and MTU; an existing one is taken over with its ports.
+
+    `index` is what it shall get when it has to be made, so that whoever knows it by its number goes on; 0 for any.
 
     Raises:
         InputError: A link of that name exists and is no bridge.
@@ -67,7 +70,7 @@ def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int) -> L
     found = netlink.link(name)
     if found is None:
         try:
-            netlink.request(rtnl.bridge_add(name, mac=mac, mtu=mtu_bytes), what=f"create bridge {name}")
+            netlink.request(rtnl.bridge_add(name, index=index, mac=mac, mtu=mtu_bytes), what=f"create bridge {name}")
         except NetlinkError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise MissingError(
@@ -86,10 +89,23 @@ def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int) -> L
         # A bridge's MTU follows its smallest port until somebody *changes* it (net/bridge/br_device.c, br_change_mtu),
         # and the kernel passes over a change to the value that is there. Hence two steps.
         rtnl.link_set(link.index, mtu=mtu_bytes - 1),
-        rtnl.link_set(link.index, up=True, mac=mac, mtu=mtu_bytes),
+        # A MAC that is set makes the kernel forget all neighbours, also when it is the one that is there.
+        rtnl.link_set(link.index, up=True, mac=None if link.mac == mac else mac, mtu=mtu_bytes),
+        *rtnl.bridge_set(link.index, without_vlans=any(link.kind_attribute(c.BR_VLAN_FILTERING) or b"")),
         what=f"set up bridge {name}",
     )
     return link
+
+
+def rename(netlink: Netlink, link: Link, name: str) -> None:
+    """Give a link another name. It is down then: kernels before 6.2 rename nothing that is up.
+
+    Raises:
+        NetlinkError: The kernel refuses: the name is taken.
+    """
+    netlink.request(
+        rtnl.link_set(link.index, up=False), rtnl.link_set(link.index, name=name), what=f"rename {link.name} to {name}"
+    )
 
 
 def ensure_address(netlink: Netlink, link: Link, interface: IPv4Interface) -> None:

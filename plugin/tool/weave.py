@@ -35,6 +35,8 @@ usage: weave COMMAND [ARGUMENT]...        ask or command the agent of this node
   rmpeer [--force] PEER...      these peers (name, uid or MAC) are gone for good: take their addresses over
   reset [--force]               leave the cluster for good and remove what the agent has made on this node
   expose | hide                 give the switch its address, or take it away
+  hold OBJECT [REASON...]       do not mend it: a word as `status` shows it, a group (link), or everything
+  release OBJECT                mend it again
   version                       the agent's version
 
 options:  --socket PATH  the agent's socket, else $WEAVE_SOCKET, else /run/weave/weave.sock
@@ -43,6 +45,7 @@ options:  --socket PATH  the agent's socket, else $WEAVE_SOCKET, else /run/weave
 examples: weave status connections
           weave report ipam.status
           weave rmpeer node3
+          weave hold "link vxlan-6784" to see what happens
 """
 
 STATUS = ("connections", "peers", "ipam", "endpoints", "targets")
@@ -116,6 +119,10 @@ def run(path: str, words: list[str]) -> str:  # noqa: C901, PLR0911 - a line a c
     if command in {"expose", "hide"} and not rest:
         address = json.loads(ask(path, "POST", f"/{command}", {}))["address"]
         return f"{address}\n" if address else ""
+    if command == "hold" and rest:
+        return held(json.loads(ask(path, "POST", "/hold", {"object": rest[0], "reason": " ".join(rest[1:])})))
+    if command == "release" and len(rest) == 1:
+        return held(json.loads(ask(path, "POST", "/release", {"object": rest[0]})))
     known = {line.split()[0] for line in USAGE.splitlines() if line.startswith("  ") and not line.startswith("   ")}
     if command not in known | {"hide"}:
         raise usage(f"unknown command: {command}")
@@ -125,6 +132,11 @@ def run(path: str, words: list[str]) -> str:  # noqa: C901, PLR0911 - a line a c
 def targets(path: str, where: str, body: dict[str, Any]) -> str:
     """Change the list of addresses and show it."""
     return "".join(f"{target}\n" for target in json.loads(ask(path, "POST", where, body))["targets"])
+
+
+def held(answer: dict[str, Any]) -> str:
+    """What is held now."""
+    return "".join(f"{name}\n" for name in answer["held"]) or "nothing is held\n"
 
 
 def removed(path: str, peer: str, force: bool) -> str:  # noqa: FBT001

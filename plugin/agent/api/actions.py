@@ -1,4 +1,4 @@
-"""What a person can have the agent do: connect, forget, rmpeer, reset, expose, hide. Only root reaches this."""
+"""What a person can have the agent do: connect, forget, rmpeer, reset, expose, hide, hold, release. For root only."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,14 @@ from typing import Any, Final
 from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.gateway import Gateway
+from plugin.agent.dataplane.upkeep import Upkeep
 from plugin.agent.driver import Driver
 from plugin.agent.names import bridge_mac
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.errors import CheckError, InputError
 from plugin.core.node import Node
+from plugin.core.upkeep.ledger import EVERYTHING
 from plugin.link import rtnl, rules
 from plugin.link.netlink import Netlink
 
@@ -26,6 +28,7 @@ _RMPEER_WAIT_S: Final = 5.0
 _RESET_WAIT_S: Final = 0.5
 _POLL_S: Final = 0.05
 _ADDRESSES_MAX: Final = 64
+_REASON_MAX: Final = 200
 
 
 class Actions:
@@ -43,6 +46,7 @@ class Actions:
         carries: Callable[[IPv4Address], bool],
         store: Store,
         driver: Driver,
+        upkeep: Upkeep,
         stop: asyncio.Event,
         log: logging.Logger,
     ) -> None:
@@ -55,6 +59,7 @@ class Actions:
         self._carries = carries
         self._store = store
         self._driver = driver
+        self._upkeep = upkeep
         self._stop = stop
         self._log = log
 
@@ -148,6 +153,7 @@ class Actions:
                 f"{len(pods)} pods of this node are attached, the first is {first.label} with {first.address}",
                 hint="delete them first; with force they lose their network",
             )
+        self._upkeep.stop()
         await self._attachments.remove(*pods.values())
         self._node.leave()
         written = self._driver.flush()
@@ -173,6 +179,37 @@ class Actions:
         """Take the switch's address away; pods still reach each other."""
         self._gateway.hide()
         return {"address": None}
+
+    async def hold(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`{"object": "link vxlan-6784", "reason": ""}`: whatever is broken of it stays so until it is released."""
+        reason = body.get("reason", "")
+        if not isinstance(reason, str) or len(reason) > _REASON_MAX:
+            raise InputError(f"wanted a reason of at most {_REASON_MAX} characters", hint='{"reason": "exercise 3"}')
+        self._upkeep.hold(self._object(body), reason)
+        return {"held": self._upkeep.held()}
+
+    async def release(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`{"object": "link vxlan-6784"}`: mend it again, at once."""
+        name = self._object(body)
+        if not self._upkeep.release(name):
+            held = ", ".join(self._upkeep.held()) or "nothing"
+            raise InputError(f"{name} is not held", hint=f"held: {held}; `weave release everything` releases all")
+        return {"held": self._upkeep.held()}
+
+    def _object(self, body: dict[str, Any]) -> str:
+        """The object, group of objects, or everything, that a request names.
+
+        Raises:
+            InputError: It names none that there is.
+        """
+        wanted, known = body.get("object"), self._upkeep.objects()
+        kinds = dict.fromkeys(name.split(" ", 1)[0] for name in known)
+        if not isinstance(wanted, str) or wanted not in {EVERYTHING, *kinds, *known, *self._upkeep.held()}:
+            raise InputError(
+                f"wanted an object of this node, found {wanted!r}",
+                hint=f"{EVERYTHING}, a group ({', '.join(kinds)}), or one of: {', '.join(known)}",
+            )
+        return wanted
 
     def _mac(self, name: str) -> str:
         return bridge_mac(self._config.cluster, name)

@@ -4,7 +4,10 @@ The layouts are those that users of Weave know (prog/weaver/http.go and its temp
 """
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
+
+_REPAIRS_SHOWN: Final = 8
 
 
 def overview(status: dict[str, Any]) -> str:
@@ -26,6 +29,7 @@ def overview(status: dict[str, Any]) -> str:
     address = status["bridge"]["address"]
     shown = address if status["bridge"]["exposed"] else f"without its address {address} (hidden)"
     parts = [
+        _troubles(status),
         f"        Version: {status['version']}\n",
         _service("router", router),
         _service("ipam", [("Status", ipam["status"]), ("Range", ipam["range"]), ("DefaultSubnet", ipam["range"])]),
@@ -38,7 +42,40 @@ def overview(status: dict[str, Any]) -> str:
             ],
         ),
     ]
-    return "".join(parts)
+    return "".join(parts) + _repairs(status)
+
+
+def _troubles(status: dict[str, Any]) -> str:
+    """What is wrong on this node, each with its cause, since when, and what to do; empty when nothing is."""
+    lines = []
+    for one in status["problems"]:
+        lines.append(f"        PROBLEM: {one['object']}: {one['cause']} (since {_clock(one['since'])})")
+        if one["advice"]:
+            lines.append(f"                 {one['advice']}")
+    return "\n".join([*lines, "", ""]) if lines else ""
+
+
+def _repairs(status: dict[str, Any]) -> str:
+    """What is held, and what was mended: how often, and when the last time."""
+    lines = []
+    for one in status["held"]:
+        reason = f": {one['reason']}" if one["reason"] else ""
+        lines.append(f"           Held: {one['object']} (since {_clock(one['since'])}){reason}")
+    lines += [
+        f"       Repaired: {one['object']} ({one['count']}x, last {_clock(one['last'])}: {one['was'] or 'changed'})"
+        for one in status["repairs"][:_REPAIRS_SHOWN]
+    ]
+    more = len(status["repairs"]) - _REPAIRS_SHOWN
+    if more > 0:
+        lines.append(f"       Repaired: {more} more, see `weave report repairs`")
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _clock(time: str) -> str:
+    """The time of day of an RFC 3339 time; with its date when that is not today."""
+    then = datetime.fromisoformat(time)
+    today = datetime.now(then.tzinfo).date()
+    return f"{then:%H:%M:%S}" if then.date() == today else f"{then:%Y-%m-%d %H:%M:%S}"
 
 
 def connections(status: dict[str, Any]) -> str:

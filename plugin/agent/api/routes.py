@@ -101,7 +101,16 @@ def acting(
 
         return act
 
-    verbs = (actions.connect, actions.forget, actions.rmpeer, actions.reset, actions.expose, actions.hide)
+    verbs = (
+        actions.connect,
+        actions.forget,
+        actions.rmpeer,
+        actions.reset,
+        actions.expose,
+        actions.hide,
+        actions.hold,
+        actions.release,
+    )
     return {("POST", "/cni"): cni} | {("POST", f"/{action.__name__}"): verb(action) for action in verbs}
 
 

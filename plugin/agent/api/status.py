@@ -8,6 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from ipaddress import IPv4Address
 from typing import Any, Final
 
@@ -23,10 +24,13 @@ from plugin.core.forwarding.forward import Forwarding
 from plugin.core.forwarding.paths import Path, PathState
 from plugin.core.membership.members import Peer, PeerState
 from plugin.core.node import Node
+from plugin.core.upkeep.ledger import Ledger
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
 
 VERSION: Final = "0.1.0"
+
+_NO_REPAIRS: Final = dict.fromkeys(("address", "entries", "limit", "link", "nft", "port", "sysctl"), 0)
 
 
 class Status:
@@ -39,6 +43,7 @@ class Status:
         node: Node,
         targets: Targets,
         attachments: Attachments,
+        ledger: Ledger,
         space: Space,
         gateway: Gateway,
         paths: Callable[[], Mapping[IPv4Address, Path]],
@@ -51,6 +56,7 @@ class Status:
         self._node = node
         self._targets = targets
         self._attachments = attachments
+        self._ledger = ledger
         self._space = space
         self._gateway = gateway
         self._find_paths = paths
@@ -104,6 +110,23 @@ class Status:
             "endpoints": self._node.directory.count,
             "digest": f"{self._node.digest:016x}",
             "unconfirmed": self._node.unconfirmed,
+            **self._troubles(),
+        }
+
+    def _troubles(self) -> dict[str, Any]:
+        """What is wrong here, what was mended, and what is held so that it is not mended."""
+        return {
+            "problems": [
+                {"object": one.name, "cause": one.cause, "advice": one.advice, "since": _time(one.since_s)}
+                for one in self._ledger.problems()
+            ],
+            "repairs": [
+                {"object": one.name, "count": one.count, "was": one.what, "last": _time(one.last_s)}
+                for one in self._ledger.repairs()
+            ],
+            "held": [
+                {"object": one.name, "reason": one.reason, "since": _time(one.since_s)} for one in self._ledger.holds()
+            ],
         }
 
     def peers(self) -> list[dict[str, Any]]:
@@ -359,12 +382,29 @@ class Status:
                 "Control messages that were refused.",
                 [(f'{{reason="{reason}"}}', count) for reason, count in counters.rejected.items()],
             ),
+            (
+                "weave_problems",
+                "gauge",
+                "Number of things that are wrong on this node.",
+                [("", len(self._ledger.problems()))],
+            ),
+            (
+                "weave_repairs_total",
+                "counter",
+                "Objects of this agent that somebody else broke and that were mended.",
+                [(f'{{kind="{kind}"}}', count) for kind, count in sorted((_NO_REPAIRS | self._ledger.repaired_by_kind()).items())],
+            ),
         ]
         lines = []
         for name, kind, text, values in families:
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
             lines += [f"{name}{labels} {round(value, 6)}" for labels, value in values]
         return "\n".join(lines) + "\n"
+
+
+def _time(seconds: float) -> str:
+    """Seconds since the epoch as local time with its zone, to the second (RFC 3339)."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
 def _bits(bandwidth: Bandwidth | None) -> dict[str, int | None] | None:

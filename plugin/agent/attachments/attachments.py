@@ -139,6 +139,16 @@ class Attachments:
         return self._store.pods
 
     @property
+    def present(self) -> dict[Attachment, Record]:
+        """Those that are complete and not just leaving: their links have to be there."""
+        leaving = self.removals.leaving
+        return {
+            attachment: record
+            for attachment, record in self.records.items()
+            if record.state == "added" and attachment not in leaving
+        }
+
+    @property
     def removals(self) -> Removals:
         """What deletes links; start and stop it with the event loop."""
         return self._leaving.removals
@@ -347,6 +357,8 @@ class Attachments:
             bandwidth=(bandwidth or None) if addresses else None,
             ipam="" if request.delegate is None else json.dumps(request.delegate.ipam),
             masquerade=request.config.masquerade is not False,
+            mtu=request.config.mtu_bytes,
+            hairpin=request.config.hairpin,
         )
 
     def _remember(self, record: Record) -> None:

@@ -103,15 +103,38 @@ class Capabilities:
         if record.ports:
             closed = hostports.closed_ports(self._netfilter, IPv4Address(record.address), record.ports)
             found += [f"host port {mapping} does not lead to the pod" for mapping in closed]
-        if record.bandwidth is not None:
-            now = shaping.observe_bandwidth(self._netlink, record.host_ifname)
-            for word, wanted, seen in (
-                ("receives", record.bandwidth.ingress, now.ingress),
-                ("sends", record.bandwidth.egress, now.egress),
-            ):
-                if not _same(wanted, seen):
-                    found.append(f"what the pod {word} must be limited to {_words(wanted)}, found {_words(seen)}")
-        return found
+        return found + self.limit_differences(record)
+
+    def limit_differences(self, record: Record) -> list[str]:
+        """How the pod's bandwidth is not limited as it has to be, as sentences."""
+        if record.bandwidth is None:
+            return []
+        now = shaping.observe_bandwidth(self._netlink, record.host_ifname)
+        directions = (
+            ("receives", record.bandwidth.ingress, now.ingress),
+            ("sends", record.bandwidth.egress, now.egress),
+        )
+        return [
+            f"what the pod {word} must be limited to {_words(wanted)}, found {_words(seen)}"
+            for word, wanted, seen in directions
+            if not _same(wanted, seen)
+        ]
+
+    def limit_again(self, record: Record, host: Link) -> None:
+        """Limit the pod's bandwidth anew; `host` is the node's end of its link.
+
+        Raises:
+            WeaveError: The kernel lacks something.
+            NetlinkError: It refuses.
+        """
+        wanted = record.bandwidth or Bandwidth()
+        now = shaping.observe_bandwidth(self._netlink, record.host_ifname)
+        if not _same(wanted.ingress, now.ingress):
+            shaping.apply_bandwidth(self._netlink, host, Bandwidth(ingress=wanted.ingress))
+        if not _same(wanted.egress, now.egress):
+            shaping.remove_bandwidth(self._netlink, record.host_ifname)
+            shaping.remove_redirection(self._netlink, host)
+            shaping.apply_bandwidth(self._netlink, host, Bandwidth(egress=wanted.egress))
 
     def observed(self, host_ifname: str, address: IPv4Address) -> tuple[tuple[PortMapping, ...], Bandwidth | None]:
         """What a pod without a record has, read from the kernel."""

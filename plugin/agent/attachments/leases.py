@@ -5,7 +5,7 @@ so on behind the interface, which no interface can be called.
 """
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import count
 from typing import Final
 
@@ -162,6 +162,12 @@ class SideGateways:
     @property
     def _range(self) -> IPv4Network:
         return self._node.keys.network
+
+    @property
+    def interfaces(self) -> list[IPv4Interface]:
+        """Those that the switch answers for, as its addresses."""
+        held = self._node.allocator.held.items()
+        return [switch.side_gateway(address) for holder, address in held if holder[:2] == _GATEWAY]
 
     def take_up(self) -> None:
         """Hold those that an earlier agent gave the switch."""

@@ -9,7 +9,7 @@ An attachment that is leaving already is not removed twice: whoever asks again w
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -84,6 +84,11 @@ class Removals:
         self._next()
         if ends:
             await asyncio.wait(ends)  # whoever stops waiting stops nothing
+
+    @property
+    def leaving(self) -> Collection[Attachment]:
+        """The attachments whose links go just now."""
+        return self._ends.keys()
 
     async def settled(self, attachment: Attachment) -> None:
         """Return when the attachment is not leaving (any more)."""

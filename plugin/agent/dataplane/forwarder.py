@@ -1,12 +1,14 @@
 """Keeps the kernel's forwarding entries in line with what the agent knows (core/forwarding/forward.py decides)."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 
 from plugin.core.forwarding.endpoints import Directory, Located
-from plugin.core.forwarding.forward import Forwarding, affected, changes, narrowed, plan_forwarding
-from plugin.link import overlay
-from plugin.link.netlink import Link, Netlink
+from plugin.core.forwarding.forward import NO_CHANGES, Changes, Forwarding, affected, changes, narrowed, plan_forwarding
+from plugin.link import constants as c
+from plugin.link import overlay, rtnl
+from plugin.link.netlink import Link, Neighbour, Netlink
 
 
 class Forwarder:
@@ -68,6 +70,46 @@ class Forwarder:
         """The bridge has another address: ask the kernel for it, and for everything, at the next `sync`."""
         self._complete = False
         self._own = None
+
+    def contradicts(self, entry: Neighbour, family: int, gone: bool) -> bool:  # noqa: FBT001 - see link/notices.py
+        """Whether an entry that somebody has just changed (or removed) is not as this agent wrote it."""
+        if family != c.AF_BRIDGE:
+            if entry.index != self._bridge.index or entry.address is None:
+                return False
+            mac = self._neighbours.get(entry.address)
+            return mac is not None and (gone or entry.mac != mac or not entry.permanent)
+        if entry.index != self._device.index:
+            return not gone and entry.master and entry.mac in self._remote  # it is behind another port now
+        if entry.master:
+            return gone and entry.mac in self._remote
+        if entry.mac == rtnl.ZERO_MAC:
+            return gone and entry.address in self._flood
+        node = self._remote.get(entry.mac)
+        return node is not None and (entry.address == node if gone else entry.address != node)
+
+    def damage(self, fdb: Iterable[Neighbour], neighbours: Iterable[Neighbour]) -> Changes:
+        """What of the entries that were written is missing or another; nothing is said of entries of somebody else."""
+        if not self._complete:
+            return NO_CHANGES  # the next `sync` writes all
+        entries = list(fdb)
+        found = overlay.forwarding_of(entries, neighbours, bridge=self._bridge, overlay=self._device)
+        behind = {entry.mac for entry in entries if entry.index == self._device.index and entry.master}
+        known = found.remote if behind >= self._remote.keys() else {
+            mac: node for mac, node in found.remote.items() if mac in behind
+        }  # fmt: skip
+        wanted = Forwarding(self._flood, self._remote, self._neighbours)
+        return dataclasses.replace(
+            changes(Forwarding(found.flood, known, found.neighbours), wanted),
+            neighbour_del=(), remote_del=(), flood_del=(),
+        )  # fmt: skip
+
+    def mend(self, damage: Changes) -> None:
+        """Write these entries again.
+
+        Raises:
+            NetlinkError: The kernel refuses.
+        """
+        overlay.apply_forwarding(self._netlink, damage, bridge=self._bridge, overlay=self._device)
 
     def observe(self) -> Forwarding:
         """What the kernel holds now."""

@@ -114,6 +114,13 @@ class Gateway:
         """Whether `hide` took it away."""
         return self._hidden
 
+    @property
+    def interface(self) -> IPv4Interface | None:
+        """The address that the switch has to have, with the range's prefix; None while there is none, or hidden."""
+        if self.address is None or self._hidden:
+            return None
+        return IPv4Interface((self.address, self._range.prefixlen))
+
     def _found(self) -> IPv4Address | None:
         """The address that the switch has, though nothing is written of it: the disk was lost."""
         return next((interface.ip for interface in self._on_switch()), None)

@@ -27,7 +27,7 @@ what is there to what is wanted. Carrying it out is plugin/link/overlay.py.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from plugin.core.forwarding.endpoints import Located
 
@@ -62,6 +62,9 @@ class Changes:
         return any(
             (self.flood_add, self.remote_set, self.neighbour_set, self.neighbour_del, self.remote_del, self.flood_del)
         )
+
+
+NO_CHANGES: Final = Changes((), (), (), (), (), ())
 
 
 def plan_forwarding(

@@ -92,6 +92,7 @@ class Ledger:
     _repairs: dict[str, Repair] = field(default_factory=dict[str, Repair])
     _holds: dict[str, Hold] = field(default_factory=dict[str, Hold])
     _fights: dict[str, _Fight] = field(default_factory=dict[str, _Fight])
+    _kinds: dict[str, int] = field(default_factory=dict[str, int])
 
     def trouble(self, name: str, cause: str, advice: str, now_s: float) -> bool:
         """Something is wrong, or still is; its cause may have become another.
@@ -114,6 +115,8 @@ class Ledger:
         self._repairs[name] = Repair(name, 1 if known is None else known.count + 1, what, now_s)
         while len(self._repairs) > _MENDED_MAX:
             del self._repairs[next(iter(self._repairs))]
+        kind = _kind(name)
+        self._kinds[kind] = self._kinds.get(kind, 0) + 1
         fight = self._fight(name, now_s)
         fight.count += 1
         fight.last_s = now_s
@@ -149,8 +152,7 @@ class Ledger:
 
     def held(self, name: str) -> Hold | None:
         """Why an object must not be mended, or None: it may be."""
-        group = name.split(" ", 1)[0]
-        return self._holds.get(name) or self._holds.get(group) or self._holds.get(EVERYTHING)
+        return self._holds.get(name) or self._holds.get(_kind(name)) or self._holds.get(EVERYTHING)
 
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong now, the oldest first."""
@@ -159,6 +161,10 @@ class Ledger:
     def repairs(self) -> tuple[Repair, ...]:
         """What was mended, the latest first."""
         return tuple(reversed(self._repairs.values()))
+
+    def repaired_by_kind(self) -> dict[str, int]:
+        """How often objects of each group were mended since the agent started."""
+        return dict(self._kinds)
 
     def holds(self) -> tuple[Hold, ...]:
         """What is held, the oldest first."""
@@ -170,3 +176,8 @@ class Ledger:
         if known is None or now_s - max(known.last_s, known.next_s) > CALM_S:
             known = self._fights[name] = _Fight()
         return known
+
+
+def _kind(name: str) -> str:
+    """The group of an object: the first word of its name."""
+    return name.split(" ", 1)[0]

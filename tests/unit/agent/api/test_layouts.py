@@ -1,5 +1,6 @@
 """The tables that `weave status` and its relatives print, from small values made by hand."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -32,7 +33,33 @@ def status(*peers: dict[str, Any], **other: Any) -> dict[str, Any]:
         "range": "10.32.0.0/12", "targets": ["192.168.56.12"], "peers": list(peers), "connections": states,
         "overlay": {"port": 6784, "mtu": 1450}, "bridge": {"name": "weave", "exposed": True, "address": "10.32.0.1"},
         "ipam": {"status": "ready", "range": "10.32.0.0/12", "held": 4, "owners": []},
+        "problems": [], "repairs": [], "held": [],
     } | other  # fmt: skip
+
+
+def test_problems_come_first_and_repairs_last() -> None:
+    then = "2026-01-02T03:04:05+00:00"
+    problem = {"object": "uplink", "cause": "eth0 is down", "advice": "ip link set eth0 up", "since": then}
+    repair = {"object": "nft table weave", "count": 2, "was": "gone", "last": then}
+    held = {"object": "link", "reason": "exercise 3", "since": then}
+    text = layouts.overview(status(problems=[problem], repairs=[repair], held=[held]))
+    first, rest = text.split("        Version: ")
+    assert first == (
+        "        PROBLEM: uplink: eth0 is down (since 2026-01-02 03:04:05)\n                 ip link set eth0 up\n\n"
+    )
+    assert rest.endswith(
+        "\n           Held: link (since 2026-01-02 03:04:05): exercise 3\n"
+        "       Repaired: nft table weave (2x, last 2026-01-02 03:04:05: gone)\n"
+    )
+
+
+def test_of_many_repairs_the_latest_are_shown_and_the_rest_counted() -> None:
+    now = datetime.now().astimezone().isoformat()
+    repairs = [{"object": f"port {number}", "count": 1, "was": "", "last": now} for number in range(20)]
+    text = layouts.overview(status(repairs=repairs))
+    assert text.count("Repaired: port") == 8
+    assert "12 more, see `weave report repairs`" in text
+    assert f"last {now[11:19]}: changed" in text, "the time alone when it was today"
 
 
 def test_the_overview_lists_the_services() -> None:

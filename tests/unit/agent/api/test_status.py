@@ -5,6 +5,7 @@ import os
 import random
 import re
 from dataclasses import replace
+from datetime import datetime
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from plugin.core.messages.values import Endpoint, Member
 from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Persist
+from plugin.core.upkeep.ledger import Ledger
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
 from tests.support.project import ROOT
@@ -70,9 +72,10 @@ class Parts:
         self.paths = {TWO: OVERLAY}
         self.gateway = SimpleNamespace(address=GATEWAY, hidden=False)
         self.space = SimpleNamespace(pending=0)
+        self.ledger = Ledger()
         self.status = Status(
             config=config, node=node, targets=SimpleNamespace(addresses=(TWO,)), space=self.space, gateway=self.gateway,
-            attachments=SimpleNamespace(records={record.attachment: record}), paths=lambda: self.paths,
+            attachments=SimpleNamespace(records={record.attachment: record}), ledger=self.ledger, paths=lambda: self.paths,
             uplink=Uplink("eth0", 4, 1500), bridge=bridge, overlay=device, mtu_bytes=1450,
         )  # fmt: skip
 
@@ -117,6 +120,22 @@ def test_ports_and_limits_are_told(status: Status) -> None:
     assert [one.get("ports") for one in status.attachments()] == [None, shown]
     told = samples(status.metrics())
     assert (told["weave_host_ports", ""], told["weave_limited_pods", ""]) == (2, 1)
+
+
+def test_troubles_repairs_and_holds_are_told(parts: Parts) -> None:
+    parts.ledger.trouble("uplink", "eth0 is down", "ip link set eth0 up", 1_800_000_000.0)
+    parts.ledger.repaired("nft table weave", 1_800_000_001.0, "gone")
+    parts.ledger.hold("link", "exercise 3", 1_800_000_002.0)
+    told = parts.status.status()
+    (problem,), (repair,), (held,) = told["problems"], told["repairs"], told["held"]
+    assert {key: problem[key] for key in ("object", "cause", "advice")} == {
+        "object": "uplink", "cause": "eth0 is down", "advice": "ip link set eth0 up",
+    }  # fmt: skip
+    assert datetime.fromisoformat(problem["since"]).timestamp() == 1_800_000_000.0
+    assert (repair["object"], repair["count"], repair["was"]) == ("nft table weave", 1, "gone")
+    assert (held["object"], held["reason"]) == ("link", "exercise 3")
+    told_metrics = samples(parts.status.metrics())
+    assert (told_metrics["weave_problems", ""], told_metrics["weave_repairs_total", 'kind="nft"']) == (1, 1)
 
 
 def test_status_counts_pods_and_endpoints(status: Status) -> None:
