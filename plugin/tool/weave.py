@@ -22,7 +22,7 @@ TIMEOUT_S = 15.0
 USAGE = """\
 usage: weave COMMAND [ARGUMENT]...        ask or command the agent of this node
 
-  status                        the services of this node in short
+  status                        what is wrong on this node (exit code 1), and its services in short
   status connections            every peer: how its packets travel, or why they do not
   status peers                  every peer and whom it reaches
   status ipam                   who owns how many addresses, and what waits for whom
@@ -61,14 +61,20 @@ class WeaveToolError(Exception):
 
 
 def main(argv: list[str]) -> int:
-    """Run one command; returns the exit code: 0 done, 1 the agent says no or does not answer, 2 wrong usage."""
+    """Run one command; returns the exit code.
+
+    0 done, 1 something is wrong on this node (`status`), the agent says no, or does not answer, 2 wrong usage.
+    """
     try:
         path, words = options(argv)
         if words is None:
             sys.stdout.write(USAGE)
             return 0
-        sys.stdout.write(run(path, words))
+        text = run(path, words)
+        sys.stdout.write(text)
         sys.stdout.flush()
+        if words == ["status"] and text.lstrip().startswith("PROBLEM:"):
+            return 1
     except WeaveToolError as error:
         sys.stderr.write(f"error: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.code

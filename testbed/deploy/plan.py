@@ -102,6 +102,7 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
             peers=[] if node is nodes[0] else [first],
             initial_peers=len(nodes),
             cluster=cluster,
+            repair=topology.agent.repair,
         )
         settings = DeployFile(path=CONFIG_PATH, content=config.encode(), mark=b'"api_socket"')
         files = (executable, chain, settings, tool)

@@ -5,6 +5,7 @@ Its keys are documented in docs/guide/lab.md and stay as they are; tables are fo
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from plugin.core.errors import CheckError, InputError
@@ -17,6 +18,7 @@ from testbed.machine.processes import ProcessId
 from testbed.topology.cni_conf import port_mapping
 
 _PAIRS_SHOWN: Final = 20
+_REPAIRS_SHOWN: Final = 3
 
 
 def observe(name: str | None) -> list[dict[str, Any]]:
@@ -32,7 +34,8 @@ def observe(name: str | None) -> list[dict[str, Any]]:
 
 def healthy(lab: dict[str, Any]) -> bool:
     """Whether everything in it is as it should be."""
-    return lab["phase"] == "ready" and all(node["ready"] for node in lab["nodes"]) and not _troubled_pairs(lab)
+    whole = all(node["ready"] and not node["problems"] for node in lab["nodes"])
+    return lab["phase"] == "ready" and whole and not _troubled_pairs(lab)
 
 
 def _troubled_pairs(lab: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,6 +129,7 @@ def _observe_node(node: LabNode, agent: ProcessId | None) -> dict[str, Any]:
         "ipam": {key: said.get("ipam", {}).get(key) for key in ("status", "epoch", "capacity", "held", "owners")},
         "pods": said.get("pods"),
         "endpoints": said.get("endpoints"),
+        **{key: said.get(key, []) for key in ("problems", "repairs", "held")},
         "mtu": said.get("overlay", {}).get("mtu"),
         "log": str(node.log),
     }
@@ -142,7 +146,7 @@ def print_tables(labs: list[dict[str, Any]]) -> None:
         console.print("no lab is up")
     for lab in labs:
         console.print(f"[bold]{lab['name']}[/bold]: {_headline(lab)}", soft_wrap=True)
-        for title, columns, rows in (_node_rows(lab), _pod_rows(lab), _trouble_rows(lab)):
+        for title, columns, rows in (_problem_rows(lab), _trouble_rows(lab), _node_rows(lab), _pod_rows(lab)):
             if rows:
                 table = Table(*columns, box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
                 for row in rows:
@@ -200,9 +204,31 @@ def _trouble_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple
     return title, ("agent", "sees", "as", "because"), rows
 
 
+def _problem_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    rows: list[tuple[str, ...]] = [
+        (node["name"], f"[red]{one['object']}[/red]", one["cause"], _clock(one["since"]), one["advice"])
+        for node in lab["nodes"]
+        for one in node["problems"]
+    ]
+    return "problems", ("node", "what", "because", "since", "what to do"), rows
+
+
+def _clock(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
+
+
 def _agreement(lab: dict[str, Any]) -> list[str]:
-    """What the agents do not agree about, and what the ring waits for."""
-    lines = []
+    """What was mended or is held, what the agents do not agree about, and what the ring waits for."""
+    lines = [
+        f"repaired on {node['name']}: {one['object']} ({one['count']}x, last {_clock(one['last'])}: {one['was']})"
+        for node in lab["nodes"]
+        for one in node["repairs"][:_REPAIRS_SHOWN]
+    ]
+    lines += [
+        f"held on {node['name']}: {one['object']}" + (f" ({one['reason']})" if one["reason"] else "")
+        for node in lab["nodes"]
+        for one in node["held"]
+    ]
     groups = lab["views"]
     if len(groups) > 1:
         lines.append(f"{len(groups)} views of the cluster: " + " | ".join(", ".join(group) for group in groups))

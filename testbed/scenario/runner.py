@@ -18,7 +18,7 @@ from testbed.probes.command import StoppedError
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.results import ScenarioResult, Status, StepResult, worst
 from testbed.scenario.state import states_of
-from testbed.scenario.steps import chaos, exec, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
+from testbed.scenario.steps import chaos, exec, healthy, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
 from testbed.topology.model import Topology
 from testbed.topology.steps import Scenario, Step
 
@@ -72,6 +72,7 @@ KINDS: Final = {
     "wire": Kind(wire.expectation, wire.attempt),
     "exec": Kind(exec.expectation, exec.attempt),
     "pod": Kind(pod.expectation, pod.attempt, pod.extra_seconds),
+    "healthy": Kind(healthy.expectation, healthy.attempt),
     "chaos": Kind(chaos.expectation, chaos.attempt, chaos.extra_seconds),
 }
 

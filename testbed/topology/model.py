@@ -119,6 +119,15 @@ class NodeSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
 
 
+class AgentSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How every node's agent behaves."""
+
+    repair: Annotated[
+        bool,
+        Meta(description="Whether it mends what somebody else breaks on its node; false: damage stays, and is shown."),
+    ] = True
+
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 HostAddress = Annotated[str, Meta(pattern=IPV4_PATTERN)]
 
@@ -178,6 +187,7 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         default_factory=Underlay
     )
     nodes: Annotated[dict[Name, NodeSpec], Meta(min_length=1, description="The nodes by name, one or more.")]
+    agent: Annotated[AgentSpec, Meta(description="How every node's agent behaves.")] = AgentSpec()
     pods: Annotated[dict[Name, PodSpec], Meta(description="The pods by name.")] = msgspec.field(default_factory=dict)
     scenarios: Annotated[list[Scenario], Meta(description="The scenarios, in order.")] = msgspec.field(
         default_factory=list

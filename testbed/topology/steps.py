@@ -127,6 +127,12 @@ class Pod(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ]
 
 
+class Healthy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The agents of these nodes are ready, see each other, and know of nothing that is wrong."""
+
+    on: Annotated[str | list[str], Meta(description=f"A node, `{ALL_NODES}`, or a list of nodes.")] = ALL_NODES
+
+
 FaultKind = Literal["kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn"]
 FAULT_KINDS: Final[tuple[FaultKind, ...]] = ("kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn")
 
@@ -147,13 +153,13 @@ class Chaos(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = msgspec.field(default_factory=lambda: list(FAULT_KINDS))
 
 
-Kind = Literal["ping", "iperf", "wire", "exec", "pod", "chaos"]
-KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "pod", "chaos")
-Action = Ping | Iperf | Wire | Exec | Pod | Chaos
+Kind = Literal["ping", "iperf", "wire", "exec", "pod", "healthy", "chaos"]
+KINDS: Final[tuple[Kind, ...]] = ("ping", "iperf", "wire", "exec", "pod", "healthy", "chaos")
+Action = Ping | Iperf | Wire | Exec | Pod | Healthy | Chaos
 
 
 class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec`, `pod`, `chaos` says of which kind."""
+    """One expectation. Exactly one of `ping`, `iperf`, `wire`, `exec`, `pod`, `healthy`, `chaos` says of which kind."""
 
     name: Annotated[str, Meta(max_length=120, description="What it shows; made from its keys when left out.")] = ""
     within_s: Annotated[
@@ -170,11 +176,12 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     wire: Wire | None = None
     exec: Exec | None = None
     pod: Pod | None = None
+    healthy: Healthy | None = None
     chaos: Chaos | None = None
 
     @property
     def kind(self) -> Kind:
-        """Which of the six kinds this step is."""
+        """Which of the seven kinds this step is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
@@ -191,7 +198,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return _title(self.action)
 
 
-def _title(action: Action) -> str:
+def _title(action: Action) -> str:  # noqa: PLR0911 - a line a kind
     match action:
         case Exec(on=on, command=command):
             return f"exec on {_words(on)}: {command if isinstance(command, str) else ' '.join(command)}"
@@ -201,6 +208,8 @@ def _title(action: Action) -> str:
             return f"wire {wire.from_} -> {wire.to} ({path})"
         case Pod(on=pod, do=do):
             return f"{do} pod {pod}"
+        case Healthy(on=on):
+            return f"healthy: {_words(on)}"
         case Chaos(seconds=seconds, seed=seed):
             return f"chaos for {seconds} s, seed {seed}"
         case Ping() as ping:

@@ -137,7 +137,7 @@ class Status:
     def _peer(self, peer: Peer, path: Path | None) -> dict[str, Any]:
         state, reason = peer.state, peer.reason
         if state is PeerState.ESTABLISHED and path is not None and path.state is PathState.DOWN:
-            state, reason = PeerState.FAILED, path.reason
+            state, reason = PeerState.FAILED, self._own_fault() or path.reason
         elif not reason and path is not None:
             reason = path.reason
         return {
@@ -159,6 +159,12 @@ class Status:
                 "rtt_ms": None if path.rtt_s is None else round(path.rtt_s * 1000, 3),
             },
         }
+
+    def _own_fault(self) -> str:
+        """What is broken on this node without which no packet of a pod leaves it; empty when nothing is."""
+        on_the_way = ("link", "address", "entries", "uplink")
+        mine = next((one for one in self._ledger.problems() if one.name.split(" ", 1)[0] in on_the_way), None)
+        return "" if mine is None else f"this node's own fault, {mine.name}: {mine.cause}"
 
     def ipam(self) -> dict[str, Any]:
         """Who owns what, and what waits for what."""
@@ -392,7 +398,10 @@ class Status:
                 "weave_repairs_total",
                 "counter",
                 "Objects of this agent that somebody else broke and that were mended.",
-                [(f'{{kind="{kind}"}}', count) for kind, count in sorted((_NO_REPAIRS | self._ledger.repaired_by_kind()).items())],
+                [
+                    (f'{{kind="{kind}"}}', count)
+                    for kind, count in sorted((_NO_REPAIRS | self._ledger.repaired_by_kind()).items())
+                ],
             ),
         ]
         lines = []
