@@ -10,14 +10,13 @@ import errno
 import importlib.util
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
 import click
 
 from plugin.core.errors import WeaveError
+from testbed.machine.unexpected import explain
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "up": ("testbed.cli.lab", "up"),
@@ -125,28 +124,9 @@ def _fail(message: str, hint: str, code: int) -> int:
 
 
 def _bug(error: BaseException, argv: Sequence[str]) -> int:
-    """Something we did not foresee: one paragraph for the person, the traceback for the one who repairs it."""
-    trace = "".join(traceback.format_exception(error))
-    if "--debug" in argv or os.environ.get("WEAVELAB_DEBUG"):
-        sys.stderr.write(trace)
-        where = "the traceback is above"
-    else:
-        where = _keep(trace)
-    sys.stderr.write(
-        f"error: weavelab met something it did not expect: {type(error).__name__}: {error}\n"
-        f"This is a bug in weavelab, not in what you did; {where}.\n"
-        "If a lab was being changed, `weavelab down --all` cleans up.\n"
-    )
+    trace, text = explain(error, debug="--debug" in argv)
+    sys.stderr.write(f"{trace}error: {text}\nIf a lab was being changed, `weavelab down --all` cleans up.\n")
     return 1
-
-
-def _keep(trace: str) -> str:
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix="weavelab-bug-", suffix=".txt", delete=False) as file:
-            file.write(trace)
-    except OSError:
-        return "run it again with --debug for the traceback"
-    return f"the traceback is in {file.name} (or use --debug)"
 
 
 def _hung_up(error: OSError) -> int:

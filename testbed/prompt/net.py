@@ -3,9 +3,11 @@
 It describes what is there: nothing is made, and closing it ends shells only.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
+from testbed.lab.agent_api import AgentError, post
 from testbed.lab.paths import UNDERLAY
 from testbed.lab.running import Lab
 from testbed.probes.ping import parse_ping
@@ -137,9 +139,19 @@ class LabNet(Mininet):  # type: ignore[misc]
         if not cables:
             raise ValueError(f"there is no link between {src} and {dst}")
         for cable in cables:
+            self._excuse(cable.intf2, pulled=status == "down")
             said = cable.intf2.ifconfig(status)
             if said:
                 raise ValueError(said.strip())
+
+    def _excuse(self, far: Any, *, pulled: bool) -> None:
+        """A pod's cable that a person has pulled stays so: the agent of its node would mend it."""
+        node = self.lab.nodes.get(far.node.name)
+        if node is None or far.name not in {pod.host_ifname for pod in self.lab.pods.values()}:
+            return
+        body = {"object": f"port {far.name}"} | ({"reason": "pulled at the prompt"} if pulled else {})
+        with contextlib.suppress(AgentError):  # no agent runs, or nothing was held
+            post(node.api_socket, "/hold" if pulled else "/release", body)
 
     def close(self) -> None:
         """End all shells."""

@@ -20,6 +20,7 @@ from typing import IO, Any, ClassVar, Final
 
 from plugin.core.errors import InputError, WeaveError
 from testbed.lab.running import Lab
+from testbed.machine.unexpected import explain
 from testbed.prompt.commands import LabCommands
 from testbed.prompt.net import LabNet, show_output_on
 
@@ -29,7 +30,22 @@ from mininet.log import error, output
 
 _PROMPT: Final = "weavelab> "
 _KEYS_BYTES: Final = 1024
-_GONE: Final = ("x", "xterm", "gterm", "dpctl", "switch", "ports", "iperfudp", "pingallfull", "pingpairfull")
+_TERMINALS: Final = "no windows are opened: in another terminal, `weavelab exec MEMBER -- bash`"
+_NO_OPENFLOW: Final = (
+    "the switches here are Linux bridges, without OpenFlow: `node1 bridge fdb show` shows their entries"
+)
+_GONE: Final = {
+    "x": "no windows are opened: the program runs at `MEMBER COMMAND`",
+    "xterm": _TERMINALS,
+    "gterm": _TERMINALS,
+    "dpctl": _NO_OPENFLOW,
+    "ports": _NO_OPENFLOW,
+    "switch": "a switch is not started or stopped here: `link node1 br-lan down` pulls its cable",
+    "iperfudp": "a topology's `iperf` step has `protocol: udp`; by hand: `blue iperf3 -s -D`, `red iperf3 -u -c blue`",
+    "pingallfull": "`pingall` says who reaches whom, `red ping blue` how long it takes",
+    "pingpairfull": "`pingpair A B` says whether it answers, `red ping blue` how long it takes",
+}
+"""Commands of Mininet that have no meaning here, and what does the same."""
 _HISTORY: Final = Path("~/.weavelab_history")
 _HISTORY_LINES: Final = 1000
 
@@ -103,11 +119,17 @@ class LabShell(LabCommands):
     def onecmd(self, line: str) -> Any:
         """Run one line. What goes wrong is shown, noted in `failed`, and no reason to end."""
         try:
+            if (word := self.parseline(line)[0]) in _GONE:
+                self.fail(f"{word} has no meaning here", _GONE[word])
+                return None
             return super().onecmd(line)
         except WeaveError as problem:
             self.fail(problem.message, problem.hint)
         except (OSError, TimeoutError) as problem:
             self.fail(str(problem), "is the lab still up? `status` shows it")
+        except Exception as problem:  # noqa: BLE001 - a command that fails, Mininet's too, does not end the prompt
+            trace, text = explain(problem)
+            self.fail(*f"{trace}{text}".rsplit("\n", 1))
         return None
 
     def get_names(self) -> list[str]:

@@ -125,6 +125,27 @@ def test_the_lab_is_described() -> None:
     assert "xterm" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["dpctl dump-flows", "xterm red", "x red", "gterm red", "switch s1 stop", "ports", "iperfudp", "pingallfull",
+     "pingpairfull"],
+)  # fmt: skip
+def test_a_command_of_mininet_without_a_meaning_says_so_and_the_prompt_goes_on(line: str) -> None:
+    done = weavelab("cli", script=f"{line}\nred echo after\n")
+    assert done.returncode == 1
+    assert "after" in done.stdout
+    shown = done.stdout + done.stderr
+    assert f"*** {line.split(maxsplit=1)[0]} has no meaning here\n    " in shown
+    assert "Error" not in shown
+
+
+@pytest.mark.parametrize("line", ["py 1 / 0", "py nobody.cmd('x')", "px raise KeyError('x')", "link", "time nope"])
+def test_a_command_that_fails_does_not_end_the_prompt(line: str) -> None:
+    done = weavelab("cli", script=f"{line}\nred echo after\n")
+    assert "after" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_cable_can_be_pulled_and_plugged_in() -> None:
     lines = ["link red node1 down", "pingpair red green", "link red node1 up", "pingpair red green", "links"]
     done = weavelab("cli", script="\n".join(lines))
