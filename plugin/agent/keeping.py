@@ -11,12 +11,13 @@ from plugin.agent.attachments.links import LimitsPart, PodLinks
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.parts import AddressPart, EntriesPart, RulesPart, SwitchPart, SysctlPart
 from plugin.agent.dataplane.upkeep import Upkeep
+from plugin.core.upkeep.items import Concern
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link import sysctls
 from plugin.link.netlink import Link, Netlink
 from plugin.link.nfnetlink import Netfilter
 from plugin.link.notices import Notices
-from plugin.link.snapshot import Snapshot
+from plugin.link.snapshot import Observer
 
 
 def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it once
@@ -54,10 +55,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
         ledger: The book of troubles.
         log: Where events go.
     """
-
-    def look() -> Snapshot:
-        return Snapshot(netlink, netfilter)
-
+    observer = Observer(netlink, netfilter)
     node_sysctls = (
         *sysctls.NODE,
         *sysctls.interface(bridge.name),
@@ -69,7 +67,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
         host_ports=lambda: recorded_ports(attachments.present),
         plain=lambda: plain_addresses(attachments.present),
     )
-    table.expect(look())
+    table.expect(observer.look())
     links = PodLinks(netlink=netlink, bridge=bridge, records=lambda: attachments.present, mtu_bytes=mtu_bytes)
     notices = Notices(
         lambda *entry: forwarder.contradicts(*entry) or links.contradicts(*entry), (netlink.port, netfilter.port)
@@ -82,12 +80,18 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
             AddressPart(netlink=netlink, bridge=bridge, wanted=addresses),
             table,
             links,
+            SysctlPart(lambda: _of_pods(attachments), Concern.REST),
             LimitsPart(lambda: attachments.present, capabilities),
             EntriesPart(forwarder, device),
         ],
         untouchable=[links],
         ledger=ledger,
         notices=notices,
-        look=look,
+        look=observer.look,
         log=log,
     )
+
+
+def _of_pods(attachments: Attachments) -> list[tuple[str, str]]:
+    """The settings of the node's ends of all pods' links."""
+    return [one for record in attachments.present.values() for one in sysctls.interface(record.host_ifname)]

@@ -1,15 +1,16 @@
 """What the kernel holds now, read when it is first asked for and then remembered: one look at the node."""
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from ipaddress import IPv4Interface
 
-from plugin.link.netlink import Link, Neighbour, Netlink
+from plugin.link.netlink import Link, Neighbour, Netlink, parse_link
 from plugin.link.nfnetlink import Netfilter
 
 
-class Snapshot:
-    """One look. Whoever has changed something takes a new one.
+class Observer:
+    """Looks again and again. A link of which the kernel says the same as before is the same object as before.
 
     Args:
         netlink: A socket in the node's namespace.
@@ -19,11 +20,37 @@ class Snapshot:
     def __init__(self, netlink: Netlink, netfilter: Netfilter) -> None:
         self._netlink = netlink
         self._netfilter = netfilter
+        self._links: dict[bytes, Link] = {}
+
+    def look(self) -> "Snapshot":
+        """What is there from now on, as far as it is asked for."""
+        return Snapshot(self._netlink, self._netfilter, self._read_links)
+
+    def _read_links(self) -> list[Link]:
+        before, self._links = self._links, {}
+        for body in self._netlink.link_bodies():
+            self._links[body] = before.get(body) or parse_link(body)
+        return list(self._links.values())
+
+
+class Snapshot:
+    """One look. Whoever has changed something takes a new one.
+
+    Args:
+        netlink: A socket in the node's namespace.
+        netfilter: Another one.
+        read_links: Reads every interface.
+    """
+
+    def __init__(self, netlink: Netlink, netfilter: Netfilter, read_links: Callable[[], list[Link]]) -> None:
+        self._netlink = netlink
+        self._netfilter = netfilter
+        self._read_links = read_links
 
     @cached_property
     def links(self) -> dict[str, Link]:
         """Every interface by its name."""
-        return {link.name: link for link in self._netlink.links()}
+        return {link.name: link for link in self._read_links()}
 
     @cached_property
     def addresses(self) -> list[tuple[int, IPv4Interface]]:

@@ -15,6 +15,48 @@ from plugin.link.netlink import Link, Neighbour, Netlink
 from plugin.link.snapshot import Snapshot
 
 
+class _Port:
+    """One pod's port at one look, and what it has to be like.
+
+    Args:
+        link: As the kernel has it.
+        record: The pod's.
+        mtu_bytes: The MTU that it has to have.
+    """
+
+    __slots__ = ("fine", "link", "macs", "mtu_bytes", "record")
+
+    def __init__(self, link: Link, record: Record, mtu_bytes: int) -> None:
+        self.link = link
+        self.record = record
+        self.mtu_bytes = mtu_bytes
+        self.macs = pods.port_macs(record.mac, record.addresses)
+        self.fine = False
+
+    def is_of(self, link: Link, record: Record, mtu_bytes: int) -> bool:
+        """Whether it was made of the very same objects: a look keeps those that have not changed."""
+        return self.link is link and self.record is record and self.mtu_bytes == mtu_bytes
+
+    def wanted(self, bridge: Link) -> Facts:
+        """What it has to be like."""
+        return {
+            "mtu": self.mtu_bytes, "up": True, "switch": bridge.index, "entries": self.macs, "forwarding": True,
+            "name": self.record.host_ifname, **pods.port_flags(hairpin=self.record.hairpin),
+        }  # fmt: skip
+
+    def found(self, entries: set[str]) -> Facts:
+        """What it is like; `entries` are the MACs that the switch has for it."""
+        link = self.link
+        facts: dict[str, object] = {
+            "mtu": link.mtu, "up": link.up, "switch": link.master, "entries": self.macs & entries, "name": link.name,
+        }  # fmt: skip
+        flags = ((flag, link.port_flag(kind)) for flag, kind in rtnl.PORT_FLAGS.items())
+        facts |= {flag: value for flag, value in flags if value is not None}
+        if link.up and link.running and link.forwards is not None:  # else the kernel itself keeps it shut
+            facts["forwarding"] = link.forwards
+        return facts
+
+
 class PodLinks:
     """Compares and mends the node's end of every pod.
 
@@ -40,7 +82,7 @@ class PodLinks:
         self._records = records
         self._mtu_bytes = mtu_bytes
         self._ports: dict[str, int] = {}
-        self._indexes: dict[str, int] = {}
+        self._known: dict[str, _Port] = {}
 
     def contradicts(self, entry: Neighbour, family: int, gone: bool) -> bool:  # noqa: FBT001 - see link/notices.py
         """Whether a forwarding entry that somebody has just changed (or removed) is a pod's, and wrong now."""
@@ -58,38 +100,33 @@ class PodLinks:
         for entry in seen.fdb:
             if entry.master and entry.permanent:
                 entries.setdefault(entry.index, set()).add(entry.mac)
-        self._ports = {}
+        known, self._known = self._known, {}
         by_index = {link.index: link for link in seen.links.values()}
         for record in self._records().values():
-            link = seen.links.get(record.host_ifname) or self._renamed(by_index, record.host_ifname)
+            link = seen.links.get(record.host_ifname) or self._renamed(by_index, known, record.host_ifname)
             if link is None:
-                self._indexes.pop(record.host_ifname, None)
                 continue
-            self._indexes[record.host_ifname] = link.index
-            name, macs = _port_name(record), pods.port_macs(record.mac, record.addresses)
-            self._ports |= dict.fromkeys(macs, link.index)
-            flags = pods.port_flags(hairpin=record.hairpin)
-            wanted[name] = {
-                "mtu": record.mtu or self._mtu_bytes(), "up": True, "switch": self._bridge.index, "entries": macs,
-                "forwarding": True, "name": record.host_ifname, **flags,
-            }  # fmt: skip
-            found[name] = self._facts(link, flags, macs, entries.get(link.index, set()))
+            mtu_bytes = record.mtu or self._mtu_bytes()
+            port = known.get(record.host_ifname)
+            if port is None or not port.is_of(link, record, mtu_bytes):
+                port = _Port(link, record, mtu_bytes)
+            self._known[record.host_ifname] = port
+            there = entries.get(link.index, set())
+            if port.fine and port.macs <= there:
+                continue  # what the kernel says of it is, to the byte, what it said when all was well
+            name = _port_name(record)
+            wanted[name] = port.wanted(self._bridge)
+            found[name] = port.found(there)
+            port.fine = not damages({name: wanted[name]}, found)
+        self._ports = {mac: port.link.index for port in self._known.values() for mac in port.macs}
         return damages(wanted, found)
 
-    def _renamed(self, by_index: Mapping[int, Link], name: str) -> Link | None:
-        """A pod's link that somebody has given another name."""
-        link = by_index.get(self._indexes.get(name, 0))
-        return link if link is not None and link.kind == "veth" else None
-
     @staticmethod
-    def _facts(link: Link, flags: Collection[str], macs: frozenset[str], entries: set[str]) -> Facts:
-        facts: dict[str, object] = {
-            "mtu": link.mtu, "up": link.up, "switch": link.master, "entries": macs & entries, "name": link.name,
-        }  # fmt: skip
-        facts |= {flag: value for flag in flags if (value := link.port_flag(rtnl.PORT_FLAGS[flag])) is not None}
-        if link.up and link.running and link.forwards is not None:  # else the kernel itself keeps it shut
-            facts["forwarding"] = link.forwards
-        return facts
+    def _renamed(by_index: Mapping[int, Link], known: Mapping[str, "_Port"], name: str) -> Link | None:
+        """A pod's link that somebody has given another name."""
+        port = known.get(name)
+        link = None if port is None else by_index.get(port.link.index)
+        return link if link is not None and link.kind == "veth" else None
 
     def mend(self, seen: Snapshot, names: Collection[str]) -> None:
         """Make these ports again what they were.
@@ -101,7 +138,7 @@ class PodLinks:
         for record in self._records().values():
             if _port_name(record) not in names:
                 continue
-            link = seen.links.get(record.host_ifname) or self._renamed(by_index, record.host_ifname)
+            link = seen.links.get(record.host_ifname) or self._renamed(by_index, self._known, record.host_ifname)
             if link is not None:
                 if link.name != record.host_ifname:
                     switch.rename(self._netlink, link, record.host_ifname)
@@ -117,7 +154,7 @@ class PodLinks:
         found = {}
         for record in self._records().values():
             link = seen.links.get(record.host_ifname)
-            if link is None and record.host_ifname in self._indexes:
+            if link is None and record.host_ifname in self._known:
                 continue  # it has only another name
             name = f"pod {record.label}"
             if link is None:

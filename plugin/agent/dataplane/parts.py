@@ -202,12 +202,12 @@ class SysctlPart:
 
     Args:
         wanted: Each as (name with slashes, value); a name that this kernel does not have is passed over.
+        concerns: When they are looked at.
     """
 
-    concerns = Concern.SYSCTLS
-
-    def __init__(self, wanted: Callable[[], Iterable[tuple[str, str]]]) -> None:
+    def __init__(self, wanted: Callable[[], Iterable[tuple[str, str]]], concerns: Concern = Concern.SYSCTLS) -> None:
         self._find_wanted = wanted
+        self.concerns = concerns
 
     def names(self) -> Iterable[str]:
         """See `Part`."""

@@ -26,6 +26,8 @@ class Concern(Flag):
     LIMITS = auto()
     """Queueing disciplines: pods' bandwidths."""
     ROUTES = auto()
+    REST = auto()
+    """What is looked at only when everything is: it is much, and nobody tells of it."""
 
 
 EVERYTHING = Concern(sum(one.value for one in Concern))

@@ -6,6 +6,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -206,11 +207,16 @@ def test_what_is_broken_is_as_it_was_and_nothing_else_is_touched(node: Cluster, 
         pytest.skip(f"this kernel has no such thing to break: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: names <= repaired(node, counted), f"{names} repaired", deadline_s=8)
-    after = state(node)
-    differing = [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
-    assert not differing
+    wait_until_equal(lambda: differing(before, state(node)), [], what)
     assert status(node)["problems"] == []
-    assert {name: repairs(node)[name] - counted.get(name, 0) for name in names} == dict.fromkeys(names, 1), "told once"
+    told = {repairs(node)[name] - counted.get(name, 0) for name in names}
+    in_parts = "while" in command or "neigh flush" in command
+    assert told == {1} or in_parts, "once; what is broken entry by entry may be mended in between"
+
+
+def differing(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What is another than before, with both."""
+    return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
 
 
 def repaired(cluster: Cluster, counted: dict[str, int]) -> set[str]:
@@ -328,22 +334,48 @@ def test_an_agent_that_is_told_not_to_repair_only_tells(cluster: Cluster) -> Non
     assert "repair is false" in status(cluster)["problems"][0]["cause"]
 
 
-def test_random_damage_under_traffic_and_churn_converges(node: Cluster) -> None:
-    seed = random.SystemRandom().randrange(10_000)
+GENTLE = ("nft-flush", "ip-forward", "route-localnet", "ipv6", "port-down", "port-mtu", "limit-root", "overlay-gone")
+"""Damage that is not on the way between two pods of the node that it does not name."""
+
+
+def test_traffic_between_untouched_pods_does_not_notice(node: Cluster) -> None:
+    forget_fights(node)
+    pod, address = node.add(1, "tealpod")
+    _, target = node.add(1, "pinkpod")
+    argv = ["ping", "-n", "-q", "-i", "0.01", "-c", "400", "-W", "2", target]
+    with ThreadPoolExecutor(1) as threads:
+        pinging = threads.submit(run, pod, argv, timeout_s=60)
+        for what in GENTLE:
+            counted = repairs(node)
+            command, names = DAMAGE[what]
+            shell(node.nodes[1], command)
+            wait_for(lambda names=names, counted=counted: names <= repaired(node, counted), f"{names} repaired")
+        said = pinging.result().stdout
+    assert " 0% packet loss" in said, said
+    assert address in node.held(1)
+    for name in ("tealpod", "pinkpod"):
+        assert node.cni(1, "DEL", Space(name, node.tmp / name, None, None)) == (200, "")
+
+
+def test_random_damage_and_churn_converges(node: Cluster) -> None:
+    """UPKEEP_ROUNDS makes it longer: 120 take some two minutes."""
+    seed = int(os.environ.get("UPKEEP_SEED", random.SystemRandom().randrange(10_000)))
     chance = random.Random(seed)
     forget_fights(node)
     before = state(node)
-    with contextlib.ExitStack() as stack:
-        for number in range(12):
+    done = []
+    with ExitStack() as stack:
+        for number in range(int(os.environ.get("UPKEEP_ROUNDS", "12"))):
             names = chance.sample(sorted(DAMAGE), 2)
+            done.append(names)
             for name in names:
                 run(node.nodes[1], ["sh", "-c", DAMAGE[name][0]], timeout_s=20)
-            pod = node.space(f"churn{seed}x{number}")
+            pod = node.space(f"churn{number}x{seed}")
             code, text = node.cni(1, "ADD", pod)
-            assert code == 200, (seed, names, text)
+            assert code == 200, (seed, done, text)
             stack.callback(node.cni, 1, "DEL", pod)
             forget_fights(node)
-    wait_until_equal(lambda: state(node), before, f"seed {seed}")
+    wait_until_equal(lambda: state(node), before, f"UPKEEP_SEED={seed}: {done}")
     assert status(node)["problems"] == []
 
 
