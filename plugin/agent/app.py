@@ -25,18 +25,19 @@ from plugin.agent.attachments.capabilities import Capabilities, plain_addresses,
 from plugin.agent.attachments.leases import SideGateways
 from plugin.agent.attachments.removals import CALLS_MAX
 from plugin.agent.config import AgentConfig
+from plugin.agent.dataplane.announcing import Announcer
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.dataplane.probing import Prober
 from plugin.agent.driver import Driver, bind_control
 from plugin.agent.keeping import keep
-from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError
 from plugin.core.ipam.ring import RingError
+from plugin.core.membership.switches import bridge_mac
 from plugin.core.messages.codec import WireError
 from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Keys
@@ -44,6 +45,7 @@ from plugin.core.node import Node
 from plugin.core.upkeep.ledger import EVERYTHING, Ledger
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.departures import Departures
+from plugin.link.frames import FrameSender
 from plugin.link.netlink import Link, Netlink
 from plugin.link.nfnetlink import Netfilter
 
@@ -87,7 +89,17 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         # Decisions, and what carries them out.
         targets = Targets(store, config.seeds)
         node = _make_node(config, store, targets, log)
-        forwarder = Forwarder(netlink, plane.bridge, plane.overlay, node.directory, lambda: node.destinations)
+        ledger = Ledger()
+        sender = FrameSender(plane.bridge.name)
+        stack.callback(sender.close)
+        forwarder = Forwarder(
+            netlink,
+            plane.bridge,
+            plane.overlay,
+            node.directory,
+            lambda: node.destinations,
+            Announcer(sender, log),
+        )
         stop = asyncio.Event()
         hands = _Hands(store, forwarder)
         driver = Driver(node=node, control=control, handlers=hands, log=log)
@@ -123,7 +135,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             ),
             log=log,
         )
-        attachments = Attachments(
+        attachments = hands.attachments = Attachments(
             netlink=netlink,
             removing=_removing(stack),
             bridge=plane.bridge,
@@ -141,6 +153,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             now_s=_now_s,
             log=log,
             capabilities=capabilities,
+            ledger=ledger,
         )
         gateway.take_up()
         attachments.removals.start()
@@ -150,7 +163,6 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         await attachments.drain_queue()
 
         # What was made above is kept so.
-        ledger = Ledger()
         if not config.repair:
             ledger.hold(EVERYTHING, "repair is false in the agent's configuration", time.time())
         upkeep = keep(
@@ -255,11 +267,14 @@ class _Hands:
     forwarder: Forwarder
     space: Space | None = None
     prober: Prober | None = None
+    attachments: Attachments | None = None
 
     def sync_forwarding(self, *, peers: bool) -> None:
         self.forwarder.sync(peers=peers)
         if self.prober is not None:
             self.prober.targets_changed()
+        if self.attachments is not None:
+            self.attachments.review_claims()
 
     def address_changed(self, address: IPv4Address | None) -> None:
         """The switch has another address, or none."""
@@ -392,8 +407,8 @@ async def _live(
                     log.info("agent ready", extra={"peers": status.peer_count, "pods": len(attachments.records)})
                 finding = loop.create_task(gateway.ensure())  # it may have to move, when rings were joined
             # DELs can also be queued while an agent runs: when it was too busy to answer the executable in time.
-            await attachments.retry()
-            if await attachments.drain_queue():
+            told = await attachments.retry()
+            if await attachments.drain_queue() or told:
                 driver.flush()
             stopping = loop.create_task(stop.wait())
             await asyncio.wait(

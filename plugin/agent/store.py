@@ -34,7 +34,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     to all of them and are empty where each is that of the pod range. `ipam` is the `ipam` object, as JSON, by which
     another plugin gave the addresses: they go back the same way. `masquerade` False: the pod leaves the range as who it
     is. `mtu` is the MTU that its configuration asks for, 0 for all that the network carries; `hairpin` whether it may
-    reach itself through the switch.
+    reach itself through the switch. `stamp` is the age of its claim to address and MAC; by `nsid` its namespace is
+    known (plugin/link/nsid.py).
     """
 
     network: str
@@ -54,6 +55,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     masquerade: bool = True
     mtu: int = 0
     hairpin: bool = False
+    stamp: int = 0
+    nsid: int = 0
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:

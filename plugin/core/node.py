@@ -21,7 +21,9 @@ from plugin.core.cluster.equality import Equality
 from plugin.core.cluster.pings import Pings
 from plugin.core.cluster.reunion import Reunion
 from plugin.core.cluster.showing import Showing
-from plugin.core.forwarding.endpoints import Directory, Located
+from plugin.core.forwarding.claims import Located
+from plugin.core.forwarding.endpoints import Directory
+from plugin.core.forwarding.holders import Holders
 from plugin.core.forwarding.spread import Spread
 from plugin.core.ipam.allocator import RingAllocator
 from plugin.core.ipam.council import Council
@@ -37,6 +39,7 @@ from plugin.core.membership.swim import (
     Unheard,
     Verdict,
 )
+from plugin.core.membership.switches import Switches
 from plugin.core.messages import kinds, wire
 from plugin.core.messages.codec import WireError
 from plugin.core.messages.values import Brief, Member, MemberState
@@ -56,6 +59,11 @@ class Node:
         seeds: Addresses at which other agents may be found.
         network and founders: See `Council`.
         chance: Randomness.
+
+    Attributes:
+        allocator: Gives addresses.
+        council: Agrees with the others about them.
+        holders: Names who has an address or a MAC.
     """
 
     def __init__(
@@ -64,7 +72,9 @@ class Node:
         self._members = Members(me)
         self._links = Links(self._members)
         self._outbox = Outbox(self._members, self._links, keys)
-        self._directory = Directory(me.life)
+        switches = Switches(self._members, keys.cluster)
+        self._directory = Directory(me.life, lambda: self._members.me.address, switches.mac_at)
+        self.holders = Holders(self._directory, switches)
         self._spread = Spread(self._directory, self._outbox)
         self._detector = Detector(self._members, chance)
         self.allocator = RingAllocator(keys.network)
@@ -186,10 +196,10 @@ class Node:
         self._census.carries = carries
 
     # --- what happens here ----------------------------------------------------------------------------------------
-    def attach(self, address: IPv4Address, mac: str, label: str, *, now_s: float) -> None:
-        """A pod has come to this node: tell everybody at once."""
+    def attach(self, address: IPv4Address, mac: str, label: str, *, now_s: float, stamp: int = 0) -> None:
+        """A pod has come to this node: tell everybody at once; `stamp` as `Directory.put` has it."""
         base = self._directory.own.version
-        added = self._directory.put(address, mac, label)
+        added = self._directory.put(address, mac, label, stamp=stamp)
         self._spread.changed(base, (added,), (), now_s)
         self._equality.touched(now_s=now_s)
 

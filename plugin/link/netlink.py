@@ -257,20 +257,31 @@ class Netlink:
 
     def link(self, name: str) -> Link | None:
         """The interface of that name, or None."""
+        try:
+            return parse_link(self.ask(rtnl.link_get(name)))
+        except NetlinkError as error:
+            # A name that no interface can have (ERANGE, EINVAL) is the name of none.
+            if error.errno in {errno.ENODEV, errno.ERANGE, errno.EINVAL}:
+                return None
+            raise
+
+    def ask(self, message: bytes) -> bytes:
+        """The answer to a request for one object, without its header.
+
+        Raises:
+            NetlinkError: There is none, or the kernel refuses.
+        """
         self._sequence += 1
-        message = bytearray(rtnl.link_get(name))
-        struct.pack_into("I", message, 8, self._sequence)
-        self._socket.send(message)
+        stamped = bytearray(message)
+        struct.pack_into("I", stamped, 8, self._sequence)
+        self._socket.send(stamped)
         while True:
             for kind, flags, sequence, body in self._receive():
                 if sequence != self._sequence:
                     continue
                 if kind != c.NLMSG_ERROR:
-                    return parse_link(body)
+                    return body
                 number = -struct.unpack_from("i", body)[0]
-                # A name that no interface can have (ERANGE, EINVAL) is the name of none.
-                if number in {errno.ENODEV, errno.ERANGE, errno.EINVAL}:
-                    return None
                 raise NetlinkError(number, _reason(number, flags, body))
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:

@@ -82,9 +82,18 @@ def mac_for(address: IPv4Address) -> str:
     return f"{MAC_PREFIX}:{address.packed.hex(':')}"
 
 
-def mac_for_attachment(attachment: tuple[str, str, str]) -> str:
-    """The MAC of a pod whose address is not known yet: made from its names, so that a repetition gives the same."""
-    return f"{_EARLY_PREFIX}:{sha256(':'.join(attachment).encode()).digest()[:4].hex(':')}"
+def mac_for_attachment(attachment: tuple[str, str, str], attempt: int = 0) -> str:
+    """The MAC of a pod whose address is not known yet: made from its names, so that a repetition gives the same.
+
+    `attempt`: another one, should somebody have that.
+    """
+    names = (*attachment, str(attempt)) if attempt else attachment
+    return f"{_EARLY_PREFIX}:{sha256(':'.join(names).encode()).digest()[:4].hex(':')}"
+
+
+def is_mark(mac: str) -> bool:
+    """Whether this MAC would be taken for one of the entries in which the switch keeps pods' addresses."""
+    return mac.startswith(_MARK_PREFIX + ":")
 
 
 def address_of(mac: str) -> IPv4Address | None:
@@ -285,6 +294,29 @@ def detach_together(netlink: Netlink, names: Sequence[str]) -> dict[str, Netlink
         for position, error in refusals.items()
         if error.errno != errno.ENODEV  # the pod's namespace went away at the same moment
     }
+
+
+def macs_of_ports(netlink: Netlink, bridge: Link) -> dict[str, str]:
+    """The MACs of the bridge's ports, which are the node's own, to their names."""
+    return {link.mac: link.name for link in netlink.links() if link.master == bridge.index}
+
+
+def cut_off(netlink: Netlink, name: str, mac: str, *, off: bool) -> None:
+    """Take a pod's link from the switch without touching it, or give it back with the pod's entry in the switch.
+
+    Raises:
+        NetlinkError: The kernel refuses; a link that is gone is none of it.
+    """
+    link = netlink.link(name)
+    if link is None or link.forwards is None or link.forwards is not off:
+        return
+    messages = [rtnl.bridge_port_state(link.index, forwarding=not off)]
+    if not off:
+        messages.append(rtnl.bridge_fdb_set(link.index, mac))
+    for _, error in netlink.attempt(*messages):
+        # Without a carrier no port forwards; it does by itself when it has one.
+        if error.errno not in {errno.ENETDOWN, errno.ENODEV}:
+            raise NetlinkError(error.errno, f"set the state of {name} on the switch: {error.strerror}")
 
 
 def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname: str) -> Observed:

@@ -237,6 +237,16 @@ def port_flags_set(index: int, flags: Mapping[str, bool], *, forwarding: bool = 
     return message(c.SETLINK, 0, link_header(index, family=c.AF_BRIDGE) + _nest(c.IFLA_PROTINFO, *parts))
 
 
+def bridge_port_state(index: int, *, forwarding: bool) -> bytes:
+    """Let a bridge port forward frames, or neither take nor send any (bridge(8), `bridge link set state`).
+
+    A port whose link goes up, or gets its carrier back, forwards again by itself.
+    """
+    state = c.BR_STATE_FORWARDING if forwarding else c.BR_STATE_DISABLED
+    wanted = _nest(c.IFLA_PROTINFO, _attr(c.BRPORT_STATE, bytes([state])))
+    return message(c.SETLINK, 0, link_header(index, family=c.AF_BRIDGE) + wanted)
+
+
 # --- addresses, routes, neighbours, forwarding entries -------------------------------------------------------------
 def address_add(index: int, interface: IPv4Interface) -> bytes:
     """Give a link an IPv4 address with its prefix and broadcast address; EEXIST when it has it."""
@@ -320,6 +330,15 @@ def vxlan_flood_append(index: int, remote: IPv4Address) -> bytes:
 def bridge_fdb_set(port_index: int, mac: str) -> bytes:
     """Bridge forwarding: `mac` is behind this port; static, so neither ageing nor a forged frame moves it."""
     return message(c.NEWNEIGH, c.CREATE | c.REPLACE, _fdb(port_index, mac, c.NTF_MASTER, None))
+
+
+def bridge_fdb_own(bridge_index: int, mac: str) -> bytes:
+    """Bridge forwarding: `mac` is the bridge's own, which is delivered to the node; the kernel makes this entry itself.
+
+    It makes it once: an entry of the same MAC behind a port takes its place, and nothing brings it back.
+    """
+    body = struct.pack("BxxxiHBB", c.AF_BRIDGE, bridge_index, c.NUD_PERMANENT, c.NTF_SELF, 0)
+    return message(c.NEWNEIGH, c.CREATE | c.REPLACE, body + _attr(c.NDA_LLADDR, _mac(mac)))
 
 
 def bridge_fdb_del(port_index: int, mac: str) -> bytes:

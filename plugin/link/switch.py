@@ -92,6 +92,7 @@ def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int, inde
         # A MAC that is set makes the kernel forget all neighbours, also when it is the one that is there.
         rtnl.link_set(link.index, up=True, mac=None if link.mac == mac else mac, mtu=mtu_bytes),
         *rtnl.bridge_set(link.index, without_vlans=any(link.kind_attribute(c.BR_VLAN_FILTERING) or b"")),
+        rtnl.bridge_fdb_own(link.index, mac),
         what=f"set up bridge {name}",
     )
     return link

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from plugin.core.cni.types import VERSIONS
-from testbed.machine.space import Space, spawn
+from testbed.machine.space import Space, run, spawn
 from tests.support import dhcp_server
 from tests.support.chain_runtime import DEBIAN_PLUGINS, Runtime, needs_plugins
 from tests.support.cluster import end, unpin, wait_for
@@ -75,6 +75,37 @@ FAKE: dict[str, Any] = {"ipam": {"type": "fake"}}
 def failing(code: int, message: str = "no", details: str = "") -> str:
     error = {"cniVersion": "1.0.0", "code": code, "msg": message, "details": details}
     return f"echo '{json.dumps(error)}'; exit 1"
+
+
+def test_pods_are_told_that_an_address_of_another_plugin_came_back_with_the_mac_of_its_next_pod(
+    runtime: Runtime,
+) -> None:
+    address = "10.32.7.9"
+    Fake(runtime, {"cniVersion": "1.0.0", "ips": [{"address": f"{address}/12"}]})
+    talker, _ = runtime.cluster.add(1, "talkerpod")
+    red, first = runtime.add(FAKE, "redpod")
+    wait_for(lambda: runtime.cluster.ping(talker, address) == 0, "the first answer")
+    runtime.call("DEL", FAKE, red).succeeded()
+    _, second = runtime.add(FAKE, "bluepod")
+    before, now = (result["interfaces"][2]["mac"] for result in (first, second))
+    assert before != now
+
+    def believed() -> bool:
+        return now in run(talker, ["ip", "neighbour", "show", address], timeout_s=10).stdout
+
+    wait_for(believed, "the new pair", 5)
+    assert runtime.cluster.ping(talker, address) == 0
+
+
+def test_an_address_of_another_plugin_that_a_pod_of_another_node_has_is_refused_by_its_name(runtime: Runtime) -> None:
+    runtime.cluster.start(2)
+    wait_for(lambda: runtime.cluster.peer(1)["state"] == "established", "mesh")
+    _, address = runtime.cluster.add(2, "bluepod")
+    wait_for(lambda: runtime.cluster.knows(1, address), "node 1 knows the pod")
+    Fake(runtime, {"cniVersion": "1.0.0", "ips": [{"address": f"{address}/12"}]})
+    error = runtime.call("ADD", FAKE, runtime.cluster.space("redpod")).error
+    assert error["code"] == 101
+    assert error["msg"] == f"the IPAM plugin fake gave {address}: it is taken by pod bluepodbluep of node2"
 
 
 # ---- real plugins

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin.core.forwarding.endpoints import Located
+from plugin.core.forwarding.claims import Located
 from plugin.core.forwarding.forward import Forwarding, affected, changes, narrowed, plan_forwarding
 from plugin.core.messages.values import Endpoint
 

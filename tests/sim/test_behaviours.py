@@ -285,3 +285,83 @@ def test_work_for_a_quiet_cluster_does_not_grow_with_its_size() -> None:
         world.run(20)
         rates[count] = (world.sent["bytes"] - before["bytes"]) / 20 / count
     assert rates[20] <= 2 * rates[5], rates
+
+
+def test_one_mac_given_in_both_halves_of_a_cut_network_has_one_holder_when_it_is_whole_again() -> None:
+    world = World(23, 6)
+    machines = started(world)
+    settled(world)
+    addresses = [attached(world, machine, f"pod{number}") for number, machine in enumerate(machines)]
+    halves = machines[:3], machines[3:]
+    world.cuts = {(a.address, b.address) for a in machines for b in machines if (a in halves[0]) != (b in halves[0])}
+    mac = "02:aa:00:00:00:05"
+    for half in halves:
+        for machine in half[:2]:  # and twice in each half, in the same moment
+            address = addresses[machines.index(machine)]
+            node(machine).attach(address, mac, "twin", now_s=world.local_s(machine))
+        for machine in half[:2]:
+            world.settle(machine)
+    world.run(10)
+    world.cuts = set()
+
+    def holders() -> set[IPv4Address]:
+        found = (node(machine).directory.holder(mac) for machine in machines)
+        return {machine.address if one.node is None else one.node for machine, one in zip(machines, found, strict=True)}
+
+    def losers() -> list[str]:
+        return [machine.name for machine in machines if node(machine).directory.displaced()]
+
+    world.run_until(lambda: len(holders()) == 1 and len(losers()) == 3, 60, "one has it, and three are told")
+    (winner,) = holders()
+    last = world.by_address[winner]
+    assert last.name not in losers()
+    for machine in machines:
+        standing = [one.node or machine.address for one in node(machine).located().values() if one.endpoint.mac == mac]
+        assert standing == [winner], f"{machine.name} agrees"
+    world.detach(last, ("weave", f"pod{machines.index(last)}", "eth0"))
+    world.run_until(lambda: winner not in holders() and len(losers()) == 2, 60, "the next one has it then")
+
+
+@pytest.mark.parametrize("seed", range(40, 46))
+def test_whatever_is_claimed_in_a_lossy_torn_network_all_agree_in_the_end(seed: int) -> None:
+    world = World(seed, 5)
+    machines = started(world)
+    settled(world)
+    world.loss = 0.1
+    addresses = {machine.name: attached(world, machine, f"pod{number}") for number, machine in enumerate(machines)}
+    macs = [f"02:aa:00:00:00:0{number}" for number in range(3)]
+    for _ in range(30):
+        machine, other = world.rng.sample(machines, 2)
+        match world.rng.randrange(4):
+            case 0:
+                world.cuts |= {(machine.address, other.address), (other.address, machine.address)}
+            case 1:
+                world.cuts.clear()
+            case _:
+                at_s = world.local_s(machine)
+                node(machine).attach(addresses[machine.name], world.rng.choice(macs), machine.name, now_s=at_s)
+                world.settle(machine)
+        world.run(world.rng.uniform(0, 2))
+    world.cuts.clear()
+    world.loss = 0.0
+
+    def views() -> list[dict[IPv4Address, tuple[str, IPv4Address]]]:
+        return [
+            {
+                address: (one.endpoint.mac, one.node or machine.address)
+                for address, one in node(machine).located().items()
+            }
+            for machine in machines
+        ]
+
+    def told() -> bool:
+        """Whether every pod that is not to be seen anywhere is told so on its node."""
+        view = views()[0]
+        return all(
+            (addresses[machine.name] in node(machine).directory.displaced()) is (addresses[machine.name] not in view)
+            for machine in machines
+        )
+
+    world.run_until(lambda: views() == [views()[0]] * 5 and told(), 60, "one view, and every loser knows")
+    owners = {(mac, where) for mac, where in views()[0].values() if mac in macs}
+    assert len({mac for mac, _ in owners}) == len(owners), "a MAC is on one node"

@@ -13,10 +13,10 @@ from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.dataplane.upkeep import Upkeep
 from plugin.agent.driver import Driver
-from plugin.agent.names import bridge_mac
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.errors import CheckError, InputError
+from plugin.core.membership.switches import bridge_mac
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import EVERYTHING
 from plugin.link import rtnl, rules

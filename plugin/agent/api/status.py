@@ -15,7 +15,6 @@ from typing import Any, Final
 from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.gateway import Gateway
-from plugin.agent.names import bridge_mac
 from plugin.agent.space import Space
 from plugin.agent.store import Record
 from plugin.agent.targets import Targets
@@ -23,6 +22,7 @@ from plugin.core.cni.bandwidth import Bandwidth
 from plugin.core.forwarding.forward import Forwarding
 from plugin.core.forwarding.paths import Path, PathState
 from plugin.core.membership.members import Peer, PeerState
+from plugin.core.membership.switches import bridge_mac
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link.netlink import Link
@@ -324,6 +324,12 @@ class Status:
                 "gauge",
                 "Number of this node's pods whose bandwidth is limited.",
                 [("", sum(record.bandwidth is not None for record in self._attachments.records.values()))],
+            ),
+            (
+                "weave_pods_vanished_total",
+                "counter",
+                "Pods whose namespace ended without DEL, and what they had was given back.",
+                [("", self._attachments.vanished)],
             ),
             ("weave_max_ips", "gauge", "Size of IP address space used by allocator.", [("", total)]),
             (

@@ -4,15 +4,12 @@ What a configuration asks for is done or refused, never passed over: a pod elsew
 """
 
 import os
-from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Final
 
-from plugin.agent.store import Record
 from plugin.core.cni.ipam import subnet_complaint
 from plugin.core.cni.lease import ADDRESSES_MAX
 from plugin.core.cni.types import DEFAULT_BRIDGE, INVALID_CONFIG, INVALID_NETNS, UNSUPPORTED_FIELD, CniError, CniRequest
-from plugin.core.ipam.allocator import Attachment
 from plugin.link import netns
 from plugin.link.netlink import Link
 
@@ -47,16 +44,13 @@ def sandbox(request: CniRequest, netns_fd: int | None) -> int:
     return netns_fd
 
 
-def refuse_what_is_not_here(
-    request: CniRequest, bridge: Link, pod_range: IPv4Network, records: Mapping[Attachment, Record]
-) -> None:
+def refuse_what_is_not_here(request: CniRequest, bridge: Link, pod_range: IPv4Network) -> None:
     """See that the configuration asks for nothing that this node cannot do.
 
     Args:
         request: The ADD.
         bridge: The switch.
         pod_range: The pod range.
-        records: The attachments of this node.
 
     Raises:
         CniError: It does (codes 2 and 7).
@@ -73,15 +67,6 @@ def refuse_what_is_not_here(
             raise CniError(INVALID_CONFIG, complaint, f"name a subnet of {pod_range}, or leave ipam.subnet out")
     if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
         raise CniError(UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
-    if not config.requested_mac:
-        return
-    others = {record.mac for attachment, record in records.items() if attachment != request.attachment}
-    if config.requested_mac in {bridge.mac, *others}:
-        raise CniError(
-            INVALID_CONFIG,
-            f"the MAC address {config.requested_mac} is another interface's on this switch",
-            "ask for another one, or for none",
-        )
 
 
 def mtu_bytes_for(request: CniRequest, most_bytes: int) -> int:

@@ -4,32 +4,35 @@ The executable has opened the pod's namespace and sent the descriptor along (plu
 is allocated, remembered on disk, put on a veth pair by plugin/link/pods.py, and announced to the peers.
 Undo is a stack: every step names its own inverse, and a failure at any point leaves nothing behind.
 
-What an ADD calls, in this order: admission.py (may this be asked here), leases.py (which addresses), capabilities.py
-(host ports, limits), delegating.py (what another IPAM plugin has to be asked). A pod's end is in leaving.py, CHECK and
-STATUS in looking.py, what a starting agent makes of the pods it finds in recovery.py, DELs that came while no agent ran
-in del_queue.py.
+What an ADD calls, in this order: admission.py (may this be asked here), identity.py (does anybody have that MAC or
+address), leases.py (which addresses), recording.py (what is remembered), capabilities.py (host ports, limits),
+delegating.py (what another IPAM plugin has to be asked). A pod's end is in leaving.py, one that nobody announced in
+vanished.py, CHECK and STATUS in looking.py, two pods with one MAC in displacements.py, what a starting agent makes of
+the pods it finds in recovery.py, DELs that came while no agent ran in del_queue.py.
 """
 
 import dataclasses
-import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Final
 
 from plugin.agent.attachments import admission
 from plugin.agent.attachments.capabilities import Capabilities
 from plugin.agent.attachments.del_queue import DelQueue
 from plugin.agent.attachments.delegating import RECOVERED, asked, give_back, plan
+from plugin.agent.attachments.displacements import Displacements
+from plugin.agent.attachments.identity import Identity
 from plugin.agent.attachments.leases import Leases, SideGateways
 from plugin.agent.attachments.leaving import Leaving
 from plugin.agent.attachments.looking import Looking
+from plugin.agent.attachments.recording import Recording, added, pod_link
 from plugin.agent.attachments.recovery import Recovery
 from plugin.agent.attachments.removals import Hears, Removals
+from plugin.agent.attachments.vanished import Vanished
 from plugin.agent.store import Record, Store
-from plugin.core.cni.bandwidth import Bandwidth
 from plugin.core.cni.capabilities import fitted
 from plugin.core.cni.ipam import IpamCall, IpamPlan
 from plugin.core.cni.lease import Lease, delegated_lease, own_lease
@@ -48,10 +51,9 @@ from plugin.core.cni.types import (
 from plugin.core.errors import MissingError
 from plugin.core.ipam.allocator import EXPOSE, Attachment, RingAllocator
 from plugin.core.node import Node
+from plugin.core.upkeep.ledger import Ledger
 from plugin.link import pods, rules
 from plugin.link.netlink import Link, Netlink
-
-_LABEL_ID_CHARACTERS: Final = 12
 
 
 class NotReadyError(CniError):
@@ -77,6 +79,7 @@ class Attachments:
         now_s: The clock.
         log: Where events go.
         capabilities: Gives pods their host ports and limits.
+        ledger: Is told of pods that are in trouble.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where everything a pod needs comes together; app.py calls it once
@@ -97,6 +100,7 @@ class Attachments:
         now_s: Callable[[], float],
         log: logging.Logger,
         capabilities: Capabilities,
+        ledger: Ledger,
     ) -> None:
         self._capabilities = capabilities
         self._netlink = netlink
@@ -111,14 +115,28 @@ class Attachments:
         self._now_s = now_s
         self._log = log
         self._queue = DelQueue(queue, self.handle, log)
+        self._vanished = Vanished(
+            netlink=netlink,
+            records=lambda: store.pods,
+            remove=lambda records: self.remove(*records),
+            now_s=now_s,
+            log=log,
+        )
+        self._vanished_told = 0
         self._leaving = Leaving(
             removing=removing,
             store=store,
             node=node,
             leases=self._leases,
             capabilities=capabilities,
+            strangers=self._vanished.on_links_gone,
             now_s=now_s,
             log=log,
+        )
+        self._identity = Identity(node, lambda: pods.macs_of_ports(netlink, bridge), lambda: store.pods)
+        self._recording = Recording(netlink, self._identity, lambda: store.pods, pod_range.prefixlen)
+        self._displacements = Displacements(
+            netlink=netlink, node=node, records=lambda: store.records, ledger=ledger, now_s=time.time, log=log
         )
         looking = Looking(
             netlink=netlink,
@@ -129,6 +147,7 @@ class Attachments:
             allocator=allocator,
             gateway=gateway,
             others_have=others_have,
+            displaced=self._displacements.reason,
         )
         self._verbs = {"ADD": self._add, "CHECK": looking.check, "STATUS": looking.status}
         self._removing_verbs = {"DEL": self._del, "GC": self._gc}
@@ -140,18 +159,23 @@ class Attachments:
 
     @property
     def present(self) -> dict[Attachment, Record]:
-        """Those that are complete and not just leaving: their links have to be there."""
+        """Those that are complete, not just leaving and not displaced: their links have to be there, on the switch."""
         leaving = self.removals.leaving
         return {
             attachment: record
             for attachment, record in self.records.items()
-            if record.state == "added" and attachment not in leaving
+            if record.state == "added" and attachment not in leaving and not self._displacements.reason(attachment)
         }
 
     @property
     def removals(self) -> Removals:
         """What deletes links; start and stop it with the event loop."""
         return self._leaving.removals
+
+    @property
+    def vanished(self) -> int:
+        """How many pods have ended without DEL since the agent started."""
+        return self._vanished.count
 
     @property
     def _gateway(self) -> IPv4Address:
@@ -196,14 +220,16 @@ class Attachments:
                 await self.remove(*leaving)
                 return answer
             if request.command == "ADD":
-                await self._make_way(request.attachment, gone, repeated=repeated)
+                await self._make_way(request, gone, repeated=repeated)
             return self._verbs[request.command](request, netns_fd)
         except CniError as error:
             error.cni_version = request.cni_version
             raise
 
-    async def _make_way(self, attachment: Attachment, gone: Callable[[], bool], *, repeated: bool) -> None:
+    async def _make_way(self, request: CniRequest, gone: Callable[[], bool], *, repeated: bool) -> None:
         """Before an ADD: what has to go first is gone; from here to its end an ADD is not interrupted by anything."""
+        attachment = request.attachment
+        await self._vanished.make_way(self._identity.rivals(request))
         await self._queue.carry_out(attachment)
         if repeated and (unfinished := self._known(attachment)) is not None:
             await self.remove(unfinished)
@@ -224,7 +250,9 @@ class Attachments:
                 f"{request.container_id} is attached already, with {begun.address or 'no address'} on {request.ifname}",
                 "every ADD needs a DEL before it is repeated",
             )
-        admission.refuse_what_is_not_here(request, self._bridge, self._range, self.records)
+        admission.refuse_what_is_not_here(request, self._bridge, self._range)
+        if mac := begun.mac if begun is not None else request.config.requested_mac:
+            self._identity.refuse_taken_mac(mac, request.attachment)
         mtu_bytes = admission.mtu_bytes_for(request, self._mtu_bytes)
         bandwidth = fitted(request.config.bandwidth, mtu_bytes)
         others = (record for attachment, record in self.records.items() if attachment != request.attachment)
@@ -235,10 +263,10 @@ class Attachments:
         with ExitStack() as undo:
             lease = self._lease(request)
             undo.callback(self._undo_allocation, request.attachment)
-            record = self._record(request, lease, begun, bandwidth)
+            record = self._recording.record(request, sandbox, lease, begun, bandwidth)
             if begun is None:
                 self._remember(record)
-            pod = self._pod_link(request, record, lease, mtu_bytes)
+            pod = pod_link(request, record, lease, mtu_bytes)
             if begun is not None:
                 undo.callback(pods.detach, self._netlink, record.host_ifname)
                 outer = self._configure(sandbox, pod)
@@ -250,7 +278,8 @@ class Attachments:
                 self._keep_address(record)
             undo.callback(self._capabilities.withdraw, record)
             self._capabilities.grant(record, outer, self.records)
-            self._remember(_added(record))
+            record = added(record, self._node.directory.next_stamp())
+            self._remember(record)
             undo.pop_all()
         self._announce(record)
         self._log.info(
@@ -283,9 +312,9 @@ class Attachments:
         assert request.delegate is not None
         with ExitStack() as undo:
             undo.callback(self._undo_allocation, request.attachment)
-            record = self._record(request, Lease(()), None)
+            record = self._recording.record(request, sandbox, Lease(()))
             self._remember(record)
-            self._attach(sandbox, self._pod_link(request, record, Lease(()), mtu_bytes))
+            self._attach(sandbox, pod_link(request, record, Lease(()), mtu_bytes))
             undo.pop_all()
         return IpamPlan((IpamCall(request.delegate.kind, "ADD"),))
 
@@ -295,6 +324,7 @@ class Attachments:
         if request.delegate is None:
             if config.requested_addresses:
                 addresses = config.requested_addresses
+                self._identity.refuse_taken_addresses(addresses)
                 self._leases.claim(request.attachment, addresses, now_s=now_s)
             else:
                 addresses = self._leases.take(request.attachment, config.ipam.ranges, now_s=now_s)
@@ -309,6 +339,7 @@ class Attachments:
                     f"the IPAM plugin {kind} gave {interface.ip}, which is not in the pod range {self._range}",
                     "nobody could tell whether another node has it: configure it with a part of the pod range",
                 )
+        self._identity.refuse_taken_addresses((interface.ip for interface, _ in lease.addresses), kind)
         if config.is_gateway is not False:
             for gateway in {gateway for _, gateway in lease.addresses if gateway is not None}:
                 self._gateways.serve(gateway)
@@ -331,52 +362,11 @@ class Attachments:
             return
         self._leases.release(attachment, now_s=self._now_s())
 
-    def _record(
-        self, request: CniRequest, lease: Lease, begun: Record | None, bandwidth: Bandwidth | None = None
-    ) -> Record:
-        network, container_id, ifname = request.attachment
-        taken = {record.host_ifname for record in self.records.values()}
-        interfaces = [interface for interface, _ in lease.addresses]
-        addresses = [str(interface.ip) for interface in interfaces]
-        prefixes = tuple(interface.network.prefixlen for interface in interfaces)
-        early = request.delegate is not None  # the interface is made before the address is known
-        return Record(
-            network=network,
-            container_id=container_id,
-            ifname=ifname,
-            address=addresses[0] if addresses else "",
-            more=tuple(addresses[1:]),
-            prefixes=() if set(prefixes) <= {self._range.prefixlen} else prefixes,
-            mac=request.config.requested_mac
-            or (pods.mac_for_attachment(request.attachment) if early else pods.mac_for(interfaces[0].ip)),
-            host_ifname=begun.host_ifname if begun else pods.free_host_ifname(container_id, ifname, taken),
-            netns=request.netns,
-            label=request.pod or container_id[:_LABEL_ID_CHARACTERS],
-            # What it asks for beside an interface belongs to its address, and comes with it.
-            ports=request.config.ports if addresses else (),
-            bandwidth=(bandwidth or None) if addresses else None,
-            ipam="" if request.delegate is None else json.dumps(request.delegate.ipam),
-            masquerade=request.config.masquerade is not False,
-            mtu=request.config.mtu_bytes,
-            hairpin=request.config.hairpin,
-        )
-
     def _remember(self, record: Record) -> None:
         try:
             self._store.put(record)
         except MissingError as error:
             raise CniError(IO_FAILURE, error.message, error.hint) from error
-
-    def _pod_link(self, request: CniRequest, record: Record, lease: Lease, mtu_bytes: int) -> pods.PodLink:
-        return pods.PodLink(
-            host_ifname=record.host_ifname,
-            ifname=request.ifname,
-            mac=record.mac,
-            mtu_bytes=mtu_bytes,
-            interfaces=[interface for interface, _ in lease.addresses],
-            routes=lease.routes,
-            hairpin=request.config.hairpin,
-        )
 
     def _configure(self, sandbox: int, pod: pods.PodLink) -> Link:
         try:
@@ -427,7 +417,8 @@ class Attachments:
             leases=self._leases,
             capabilities=self._capabilities,
             leaving=self._leaving,
-            announce=self._announce,
+            announce=self._announce_found,
+            lives=self._vanished.lives,
             log=self._log,
         )
         await recovery.reconcile()
@@ -436,19 +427,30 @@ class Attachments:
         """Take pods from the network, all at once; what the kernel or the disk refuses is tried again by `retry`."""
         await self._leaving.remove(*records)
 
-    async def retry(self) -> None:
-        """Finish the DELs that the disk or the kernel refused; called from time to time."""
+    async def retry(self) -> bool:
+        """Finish the DELs that the disk or the kernel refused, look for pods that ended; called from time to time.
+
+        Returns:
+            Whether pods were given back since the last time, of which the others have to hear.
+        """
         await self._leaving.retry()
+        await self._vanished.look()
+        self.review_claims()
+        told, self._vanished_told = self._vanished_told, self.vanished
+        return told != self._vanished_told
+
+    def review_claims(self) -> None:
+        """Somebody's claim to an address or MAC may be another than before."""
+        self._displacements.review()
+
+    def _announce_found(self, record: Record) -> None:
+        self._displacements.take_up(record)
+        self._announce(record)
 
     def _announce(self, record: Record) -> None:
         for address in record.addresses:
-            self._node.attach(address, record.mac, record.label, now_s=self._now_s())
+            self._node.attach(address, record.mac, record.label, now_s=self._now_s(), stamp=record.stamp)
 
     async def drain_queue(self) -> int:
         """Carry out the DELs that were queued while no agent answered; returns how many were done."""
         return await self._queue.drain()
-
-
-def _added(record: Record) -> Record:
-    values = {name: getattr(record, name) for name in record.__struct_fields__}
-    return Record(**(values | {"state": "added"}))

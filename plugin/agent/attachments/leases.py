@@ -87,7 +87,7 @@ class Leases:
         first, last = one.bounds
         known = self._node.directory
         for address in shares.usable(self._range, Share(first, last)):
-            if known.locate(address) is None and not self._allocator.owns(address):
+            if known.claimant(address) is None and not self._allocator.owns(address):
                 return Wish(exact=address)
         return Wish(exact=last)  # all are taken: whoever has the last one says so
 
@@ -186,7 +186,7 @@ class SideGateways:
         """
         holder = (*_GATEWAY, str(gateway))
         served = self._node.allocator.held.get(holder) == gateway
-        if served or gateway not in self._range or self._node.directory.locate(gateway) is not None:
+        if served or gateway not in self._range or self._node.directory.claimant(gateway) is not None:
             return
         leases = Leases(self._node)
         leases.claim(holder, [gateway], now_s=0)

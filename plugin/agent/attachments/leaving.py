@@ -4,7 +4,7 @@ What the kernel or the disk refuses is kept and tried again; until a pod is forg
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from plugin.agent.attachments.capabilities import Capabilities
 from plugin.agent.attachments.leases import Leases
@@ -26,6 +26,7 @@ class Leaving:
         node: Tells the others.
         leases: Takes their addresses back.
         capabilities: Takes back their host ports and limits.
+        strangers: Told of links that went without being removed here.
         now_s: The clock.
         log: Where events go.
 
@@ -41,6 +42,7 @@ class Leaving:
         node: Node,
         leases: Leases,
         capabilities: Capabilities,
+        strangers: Callable[[Collection[str]], None],
         now_s: Callable[[], float],
         log: logging.Logger,
     ) -> None:
@@ -57,6 +59,7 @@ class Leaving:
             departures=departures,
             finish=self._on_removed,
             refused=self.put_off,
+            strangers=strangers,
             detach=pods.detach_together,
         )
 

@@ -36,9 +36,10 @@ class Looking:
         allocator: How many addresses there are.
         gateway: The switch's own address, or None as long as it has none.
         others_have: Whether another member of the ring may still have addresses to give.
+        displaced: Why a pod's address or MAC is another's; empty for nearly all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - attachments.py puts it together, once
         self,
         *,
         netlink: Netlink,
@@ -49,6 +50,7 @@ class Looking:
         allocator: RingAllocator,
         gateway: Callable[[], IPv4Address | None],
         others_have: Callable[[], bool],
+        displaced: Callable[[Attachment], str],
     ) -> None:
         self._netlink = netlink
         self._bridge = bridge
@@ -58,6 +60,7 @@ class Looking:
         self._allocator = allocator
         self._find_gateway = gateway
         self._others_have = others_have
+        self._displaced = displaced
 
     def check(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
         """CHECK: the pod has what its ADD gave it.
@@ -78,6 +81,8 @@ class Looking:
         reserved = self._leases.held(request.attachment)
         differences = check_differences(request, dataclasses.replace(found, reserved=reserved))
         differences += self._capabilities.differences(record)
+        if reason := self._displaced(request.attachment):
+            differences.insert(0, reason)
         if differences:
             raise check_failed(differences)
         return plan(asked(request))

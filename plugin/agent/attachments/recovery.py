@@ -27,10 +27,11 @@ class Recovery:
         capabilities: Finds host ports and limits.
         leaving: Removes what has ended.
         announce: Tells the others of a pod.
+        lives: Whether a pod's namespace is still there.
         log: Where events go.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - attachments.py puts it together, once
         self,
         *,
         netlink: Netlink,
@@ -40,6 +41,7 @@ class Recovery:
         capabilities: Capabilities,
         leaving: Leaving,
         announce: Callable[[Record], None],
+        lives: Callable[[Record], bool],
         log: logging.Logger,
     ) -> None:
         self._netlink = netlink
@@ -49,14 +51,17 @@ class Recovery:
         self._capabilities = capabilities
         self._leaving = leaving
         self._announce = announce
+        self._lives = lives
         self._log = log
 
     async def reconcile(self) -> None:
         """Bring records, kernel and allocator together; called at the start, before the API answers.
 
-        A record whose link is there is a living pod: its address is claimed and announced. One whose link is gone is a
-        pod that ended while nobody looked (a reboot, a crash in the middle of ADD): freed. A pod's link without a
-        record can only exist when the journal was lost: its address is read from the switch and held, never given away.
+        A record whose link is there, on the switch or off it, is a living pod: its address is claimed and announced.
+        One whose link is gone is a pod that ended while nobody looked (a reboot, a crash in the middle of ADD): freed,
+        unless its namespace lives. Then somebody has deleted its link, and its address stays its own until DEL. A pod's
+        link without a record can only exist when the journal was lost: its address is read from the switch and held,
+        never given away.
         """
         found = pods.leftovers(self._netlink, self._bridge)
         recorded = self._store.pods  # before anything is removed: a link that goes with its record is nobody's to adopt
@@ -64,10 +69,11 @@ class Recovery:
         for attachment, record in recorded.items():
             # The address is claimed even for a pod that is about to go: it rests afterwards like any other.
             claimed = self._claim(attachment, record)
-            if record.state == "added" and record.host_ifname in found:
+            there = record.host_ifname in found or self._netlink.link(record.host_ifname) is not None
+            if record.state == "added" and there:
                 if claimed:
                     self._announce(record)
-            else:
+            elif record.state != "added" or not self._lives(record):
                 self._log.warning("leftover removed", extra={"pod": record.label, "address": record.address})
                 leaving.append(record)
         await self._leaving.remove(*leaving)

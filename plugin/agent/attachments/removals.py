@@ -42,6 +42,7 @@ class Removals:
         departures: Tells which links are gone.
         finish: Told whose links are gone: what is left to do is to forget them and to free their addresses.
         refused: Told what the kernel refused to delete, and why.
+        strangers: Told of links that went without being deleted here.
         detach: Deletes links by name and waits until it is done: runs in a thread.
     """
 
@@ -52,12 +53,14 @@ class Removals:
         departures: Hears,
         finish: Callable[[Sequence[Record]], None],
         refused: Callable[[Record, BaseException], None],
+        strangers: Callable[[Collection[str]], None],
         detach: Detach,
     ) -> None:
         self._idle = list(netlinks)
         self._departures = departures
         self._finish = finish
         self._refused = refused
+        self._strangers = strangers
         self._detach = detach
         self._threads = ThreadPoolExecutor(len(self._idle), "removal")
         self._ends: dict[Attachment, asyncio.Future[None]] = {}
@@ -106,7 +109,8 @@ class Removals:
         """Begin to delete all that waits, unless a deletion is under way or the kernel has enough to finish."""
         if not self._waiting or self._under_way or not self._idle:
             return
-        self._departures.receive()  # what went before is not what goes now, though it may have had the same name
+        # What went before is not what goes now, though it may have had the same name.
+        self._strangers(set(self._departures.receive()))
         batch = self._under_way = self._waiting
         self._waiting = []
         names = list(dict.fromkeys(record.host_ifname for record in batch))
@@ -118,7 +122,9 @@ class Removals:
     def on_departures(self) -> None:
         """Links are gone: perhaps some that we wait for."""
         names = set(self._departures.receive())
-        self._end([record for record in self._under_way if record.host_ifname in names], {})
+        ours = [record for record in self._under_way if record.host_ifname in names]
+        self._strangers(names.difference(record.host_ifname for record in ours))
+        self._end(ours, {})
         self._next()
 
     def _on_returned(

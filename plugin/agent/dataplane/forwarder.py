@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 
-from plugin.core.forwarding.endpoints import Directory, Located
+from plugin.agent.dataplane.announcing import Announcer
+from plugin.core.forwarding.claims import Located
+from plugin.core.forwarding.endpoints import Directory
 from plugin.core.forwarding.forward import NO_CHANGES, Changes, Forwarding, affected, changes, narrowed, plan_forwarding
 from plugin.link import constants as c
 from plugin.link import overlay, rtnl
@@ -20,6 +22,7 @@ class Forwarder:
         device: The overlay device.
         directory: Who is where.
         destinations: The nodes that broadcast goes to.
+        announcer: Tells the pods of this node.
     """
 
     def __init__(
@@ -29,12 +32,15 @@ class Forwarder:
         device: Link,
         directory: Directory,
         destinations: Callable[[], frozenset[IPv4Address]],
+        announcer: Announcer,
     ) -> None:
         self._netlink = netlink
         self._bridge = bridge
         self._device = device
         self._directory = directory
         self._destinations = destinations
+        self._announcer = announcer
+        self._announced = False
         self._flood: frozenset[IPv4Address] = frozenset()
         self._remote: dict[str, IPv4Address] = {}
         self._neighbours: dict[IPv4Address, str] = {}
@@ -55,14 +61,19 @@ class Forwarder:
         own = self._bridge_addresses()
         if not complete:
             self._remote, self._neighbours, self._holders = {}, {}, {}
-            self._write(self.observe(), plan_forwarding(self._directory.located(), wanted_flood, own))
+            found, places = self.observe(), self._directory.located()
+            self._write(found, plan_forwarding(places, wanted_flood, own))
+            if not self._announced:
+                self._announcer.known(found.neighbours)
         else:
             written = Forwarding(self._flood, self._remote, self._neighbours)
             changed = affected(written, self._holders, self._places(changed), changed)
-            self._write(
-                narrowed(written, self._holders, changed),
-                plan_forwarding(self._places(changed), wanted_flood, own),
-            )
+            places = self._places(changed)
+            self._write(narrowed(written, self._holders, changed), plan_forwarding(places, wanted_flood, own))
+        # Behind the entries: whoever asks because of it is given the new answer.
+        pairs = {address: place.endpoint.mac for address, place in places.items()}
+        self._announcer.tell(pairs, anew=() if complete else own)
+        self._announced = True
         self._flood = wanted_flood
         self._complete = True
 

@@ -2,24 +2,17 @@
 
 Each agent owns the endpoints of its node and numbers every change of that list (its version). It tells the others the
 whole list or the step from one version to the next; they never change what is not theirs. Two agents can claim the same
-address or MAC for a moment, when a pod has moved and the old node's farewell is late: the claim with the higher stamp
-wins, everywhere the same way, and the other is shadowed, not forgotten.
+address or MAC: for a moment, when a pod has moved and the old node's farewell is late, or for longer, when both gave it
+without knowing of each other. Which of them has it `claims` says, everywhere the same way.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from plugin.core.forwarding.claims import Claims, Displaced, Located, Place
 from plugin.core.messages.values import ENDPOINTS_PER_PEER_MAX, STAMP_MAX, Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """An endpoint and the node it is on; `node` None means this node."""
-
-    endpoint: Endpoint
-    node: IPv4Address | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +27,18 @@ class Table:
 class Directory:
     """The tables of this agent and of all peers, and the one view that follows from them.
 
-    The view is kept by address, so that a change costs the same in a cluster of three pods and of three thousand.
+    Args:
+        incarnation: This agent's life.
+        own: The address of this node now.
+        switch_mac: The MAC of a node's switch; empty for a node that is not known.
     """
 
-    def __init__(self, incarnation: int) -> None:
+    def __init__(
+        self, incarnation: int, own: Callable[[], IPv4Address], switch_mac: Callable[[IPv4Address], str]
+    ) -> None:
         self._own = Table(incarnation, 0, frozenset())
         self._remote: dict[IPv4Address, Table] = {}
-        self._claims: dict[IPv4Address, dict[IPv4Address | None, Endpoint]] = {}
+        self._claims = Claims(own, switch_mac)
         self._changed: set[IPv4Address] = set()
         self._stamp_seen = 0
 
@@ -59,10 +57,22 @@ class Directory:
         """How many addresses are claimed."""
         return len(self._claims)
 
-    def put(self, address: IPv4Address, mac: str, label: str) -> Endpoint:
-        """A pod was attached here; the same address again replaces its entry."""
+    def next_stamp(self) -> int:
+        """A stamp for a new claim: higher than all that were seen."""
         self._stamp_seen = min(self._stamp_seen + 1, STAMP_MAX)
-        added = Endpoint(address, mac, self._stamp_seen, label)
+        return self._stamp_seen
+
+    def put(self, address: IPv4Address, mac: str, label: str, *, stamp: int = 0) -> Endpoint:
+        """A pod was attached here; the same address again replaces its entry.
+
+        Args:
+            address: Of the pod.
+            mac: Of the pod.
+            label: What people call it.
+            stamp: Of a claim from an earlier life of this agent: it stays as old as it was. 0: a new one.
+        """
+        self._stamp_seen = max(self._stamp_seen, stamp)
+        added = Endpoint(address, mac, stamp or self.next_stamp(), label)
         others = {known for known in self._own.endpoints if known.address != address}
         self._set_own(others | {added})
         return added
@@ -106,41 +116,45 @@ class Directory:
             self._reclaim(node, known.endpoints, frozenset())
 
     def located(self) -> dict[IPv4Address, Located]:
-        """The one view: for every address the winning claim. Ties go to this node, then to the lower node address."""
-        return {address: self._winner(address) for address in self._claims}
+        """The one view: for every address the claim that stands."""
+        return {address: place for address in self._claims if (place := self._claims.standing(address)) is not None}
 
     def locate(self, address: IPv4Address) -> Located | None:
-        """The winning claim to one address, or None when nobody claims it."""
-        return self._winner(address) if address in self._claims else None
+        """The claim to one address that stands, or None."""
+        return self._claims.standing(address)
+
+    def claimant(self, address: IPv4Address) -> Located | None:
+        """Who has an address, be it displaced for its MAC; None when nobody claims it."""
+        return self._claims.claimant(address)
+
+    def holder(self, mac: str) -> Located | None:
+        """Who has a MAC; None when nobody claims it."""
+        return self._claims.holder(mac)
+
+    def displaced(self) -> dict[IPv4Address, Displaced]:
+        """The claims of this node that do not stand, by address; nearly always none."""
+        return self._claims.displaced()
 
     def take_changed(self) -> set[IPv4Address]:
         """The addresses whose claims changed since this was asked last; handed over once."""
         changed, self._changed = self._changed, set()
         return changed
 
-    def _winner(self, address: IPv4Address) -> Located:
-        claims = [Located(endpoint, node) for node, endpoint in self._claims[address].items()]
-        return max(claims, key=_precedence)
-
     def _set_own(self, endpoints: Iterable[Endpoint]) -> None:
         known = self._own.endpoints
         self._own = Table(self._own.incarnation, self._own.version + 1, frozenset(endpoints))
         self._reclaim(None, known, self._own.endpoints)
 
-    def _reclaim(self, node: IPv4Address | None, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
+    def _reclaim(self, node: Place, before: frozenset[Endpoint], after: frozenset[Endpoint]) -> None:
         """Bring the claims of one agent in line with its table."""
-        touched = {endpoint.address for endpoint in before ^ after}
+        differing = before ^ after
+        touched = {endpoint.address for endpoint in differing}
+        macs = {endpoint.mac for endpoint in differing}
+        sharing = self._claims.sharing(macs)
         for address in touched:
-            claims = self._claims.setdefault(address, {})
-            claims.pop(node, None)
-            if not claims:
-                del self._claims[address]
+            self._claims.drop(address, node)
         # Should a table name an address twice, the order decides, and it is the same on every node; an entry that
         # stays is claimed again, because it may have been shadowed by the one that went.
         for endpoint in sorted(endpoint for endpoint in after if endpoint.address in touched):
-            self._claims.setdefault(endpoint.address, {})[node] = endpoint
-        self._changed |= touched
-
-
-def _precedence(claim: Located) -> tuple[int, int]:
-    return claim.endpoint.stamp, -int(claim.node) if claim.node is not None else 1
+            self._claims.put(endpoint, node)
+        self._changed |= touched | sharing | self._claims.sharing(macs)

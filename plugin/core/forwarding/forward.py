@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final, TypeAlias
 
-from plugin.core.forwarding.endpoints import Located
+from plugin.core.forwarding.claims import Located
 
 
 @dataclass(frozen=True, slots=True)

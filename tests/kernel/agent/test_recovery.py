@@ -106,7 +106,9 @@ def test_killed_at_a_random_moment_the_next_agent_puts_all_in_order(cluster: Clu
     cluster.start(1)
     attachments = cluster.report(1)["attachments"]
     links = cluster.pod_links(1)
-    assert {one["host_interface"] for one in attachments} == links, f"a link for every record\n{cluster.log(1)[-6000:]}"
+    without = [one for one in attachments if one["host_interface"] not in links]
+    assert links <= {one["host_interface"] for one in attachments}, f"a record for every link\n{cluster.log(1)[-6000:]}"
+    assert alive.isdisjoint(one["container_id"][:7] for one in without), "the link went in a DEL that broke off"
     assert alive <= {one["container_id"][:7] for one in attachments}, "what was confirmed is there"
     assert len(cluster.held(1)) == len(attachments), "no address twice"
     for pod in spaces:

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
@@ -44,6 +44,40 @@ def test_forwarding_entries_are_read_back_by_us_and_by_the_bridge_tool(netlink: 
         assert overlay.observe_forwarding(netlink, bridge=weave, overlay=vxlan) == target
         shown = json.loads(subprocess.check_output(["bridge", "-json", "fdb", "show", "dev", vxlan.name]))
         assert any(entry.get("mac") == MAC and entry.get("dst") == str(OTHER) for entry in shown) == bool(target.remote)
+
+
+def test_the_bridge_gets_its_own_entry_back_that_a_port_had_taken(netlink: Netlink) -> None:
+    """It made a node whose switch's MAC a pod elsewhere had claimed lose its gateway for good."""
+    weave, vxlan = bridge(netlink), device(netlink)
+
+    def own() -> bool:
+        shown = json.loads(subprocess.check_output(["bridge", "-json", "fdb", "show", "br", "weave"]))
+        entries = [(one["ifname"], one["state"]) for one in shown if one["mac"] == weave.mac and "vlan" not in one]
+        return entries == [("weave", "permanent")]
+
+    assert own()
+    netlink.request(rtnl.bridge_fdb_set(vxlan.index, weave.mac))
+    netlink.request(rtnl.bridge_fdb_del(vxlan.index, weave.mac))
+    assert not own()
+    bridge(netlink)
+    assert own()
+
+
+def test_a_port_that_is_cut_off_passes_nothing_until_it_is_given_back(netlink: Netlink) -> None:
+    weave, pod = bridge(netlink), pod_link()
+
+    def answers(node: str) -> bool:
+        return subprocess.run(["ping", "-c1", "-W1", node], capture_output=True, check=False).returncode == 0
+
+    with netns.new_netns() as sandbox:
+        pods.attach(netlink, weave, sandbox, pod)
+        netlink.request(rtnl.address_add(weave.index, IPv4Interface("10.32.0.1/12")))
+        assert answers(str(POD))
+        for off in (True, True, False):
+            pods.cut_off(netlink, pod.host_ifname, pod.mac, off=off)
+            assert answers(str(POD)) is not off
+        pods.cut_off(netlink, "vethweplnone", pod.mac, off=True)  # it went in the same moment
+        pods.detach(netlink, pod.host_ifname)
 
 
 def test_attach_and_detach_and_a_failed_attach_leave_nothing(netlink: Netlink) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from plugin.agent.api.status import Status
 from plugin.agent.config import AgentConfig
-from plugin.agent.names import bridge_mac
 from plugin.agent.store import Record
 from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.hostports import PortMapping
@@ -22,6 +21,7 @@ from plugin.core.forwarding import paths
 from plugin.core.forwarding.forward import Forwarding
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.ring import Ring
+from plugin.core.membership.switches import bridge_mac
 from plugin.core.messages import kinds, values, wire
 from plugin.core.messages.values import Endpoint, Member
 from plugin.core.messages.wire import Keys
@@ -75,7 +75,8 @@ class Parts:
         self.ledger = Ledger()
         self.status = Status(
             config=config, node=node, targets=SimpleNamespace(addresses=(TWO,)), space=self.space, gateway=self.gateway,
-            attachments=SimpleNamespace(records={record.attachment: record}), ledger=self.ledger, paths=lambda: self.paths,
+            attachments=SimpleNamespace(vanished=0, records={record.attachment: record}), ledger=self.ledger,
+            paths=lambda: self.paths,
             uplink=Uplink("eth0", 4, 1500), bridge=bridge, overlay=device, mtu_bytes=1450,
         )  # fmt: skip
 

@@ -3,10 +3,7 @@
 import asyncio
 import errno
 import json
-import logging
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +13,11 @@ import pytest
 
 from plugin.agent.attachments import attachments as module
 from plugin.agent.attachments import looking
-from plugin.agent.attachments.attachments import Attachments, NotReadyError
-from plugin.agent.attachments.capabilities import Capabilities, recorded_ports
+from plugin.agent.attachments.attachments import NotReadyError
+from plugin.agent.attachments.capabilities import recorded_ports
 from plugin.agent.attachments.leases import SpaceNeededError
-from plugin.agent.store import Record, Store
+from plugin.agent.store import Record
 from plugin.core.cni.bandwidth import Bandwidth, Limit
-from plugin.core.cni.hostports import PortMapping
 from plugin.core.cni.ipam import IpamCall, IpamPlan
 from plugin.core.cni.request import queue_name
 from plugin.core.cni.types import (
@@ -42,154 +38,23 @@ from plugin.core.cni.types import (
     CniError,
 )
 from plugin.core.errors import MissingError
-from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.council import Wish
 from plugin.core.ipam.shares import Share
-from plugin.core.messages.values import Member
-from plugin.core.messages.wire import Keys
-from plugin.core.node import Node
 from plugin.link import netns, pods
-from plugin.link.netlink import Link, NetlinkError
-
-ONE, NETWORK = IPv4Address("192.168.56.11"), IPv4Network("10.9.0.0/29")
-GATEWAY, FIRST = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
-WHOLE = Share(NETWORK.network_address, NETWORK.broadcast_address)
-BRIDGE = Link(index=2, name="weave", mac="02:00:00:00:00:01", mtu=1450, up=True, master=0, kind="bridge")
-CONF = {"cniVersion": "1.1.0", "name": "weave", "type": "weave-net"}
-RESERVED = PortMapping(host_port=6784, container_port=6784, protocol="udp")
-FD = 0  # any open descriptor: what it is, the fake kernel says
-
-
-class Kernel:
-    """Pod links by name; `refusal` is what the next change is answered with."""
-
-    def __init__(self) -> None:
-        self.links: dict[str, IPv4Address | None] = {}
-        self.refusal: Exception | None = None
-
-    def attach(self, _netlink: object, _bridge: Link, _fd: int, pod: pods.PodLink) -> Link:
-        self.answer()
-        self.links[pod.host_ifname] = pod.interfaces[0].ip if pod.interfaces else None
-        return Link(
-            index=9, name=pod.host_ifname, mac="02:00:00:00:00:09", mtu=pod.mtu_bytes, up=True, master=2, kind="veth"
-        )
-
-    def configure(self, _netlink: object, _fd: int, pod: pods.PodLink) -> Link:
-        assert self.links[pod.host_ifname] is None, "made before, without an address"
-        return self.attach(_netlink, BRIDGE, _fd, pod)
-
-    def detach(self, _netlink: object, name: str) -> bool:
-        self.answer()
-        return self.links.pop(name, False) is not False
-
-    def detach_together(self, _netlink: object, names: Sequence[str]) -> dict[str, NetlinkError]:
-        if isinstance(self.refusal, NetlinkError):
-            return dict.fromkeys(names, self.refusal)
-        for name in names:
-            self.links.pop(name, None)
-        return {}
-
-    def fileno(self) -> int:
-        raise AssertionError("the return of the call is all these tests hear of")
-
-    def receive(self) -> list[str]:
-        return []
-
-    def leftovers(self, _netlink: object, _bridge: Link) -> dict[str, pods.Leftover]:
-        return {
-            name: pods.Leftover() if address is None else pods.Leftover(pods.mac_for(address), (address,))
-            for name, address in self.links.items()
-        }
-
-    def answer(self) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-
-
-class FakeCapabilities(Capabilities):
-    """Remembers what pods have been given; `refusal` is what the next grant or withdrawal is answered with."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            None, None, reserved={RESERVED: "the agent"}, restore=lambda _ports: None, log=logging.getLogger("t")
-        )
-        self.given: dict[str, Record] = {}
-        self.refusal: Exception | None = None
-        self.lost: list[str] = []
-
-    def grant(self, record: Record, _host: Link, _records: object) -> None:
-        if record.ports or record.bandwidth:
-            self.given[record.container_id] = record  # half of it, when it is refused then
-        self.answer()
-
-    def withdraw(self, record: Record) -> None:
-        self.answer()
-        self.given.pop(record.container_id, None)
-
-    def differences(self, _record: Record) -> list[str]:
-        return self.lost
-
-    def observed(self, _host_ifname: str, _address: IPv4Address) -> tuple[tuple[PortMapping, ...], None]:
-        return (), None
-
-    def sweep(self, records: Any) -> None:
-        names = {record.container_id for record in records.values()}
-        self.given = {name: record for name, record in self.given.items() if name in names}
-
-    def answer(self) -> None:
-        refusal, self.refusal = self.refusal, None
-        if refusal is not None:
-            raise refusal
-
-
-class Agent:
-    """An `Attachments` with real decisions and storage round it."""
-
-    def __init__(self, directory: Path, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.store = Store(directory)
-        self.store.load()
-        me = Member("n", "0" * 16, ONE, 1)
-        self.node = Node(me=me, keys=Keys("c", NETWORK), seeds=[], founders=1, chance=random.Random(1))
-        self.allocator = self.node.allocator
-        self.allocator.own([WHOLE])
-        self.gateway: IPv4Address | None = self.allocator.allocate(EXPOSE, now_s=0)
-        self.others_have = False
-        self.capabilities = FakeCapabilities()
-        assert self.gateway == GATEWAY
-        self.served: list[IPv4Address] = []
-        self.attachments = Attachments(
-            netlink=None, removing=([object()], kernel), queue=directory / "queue", bridge=BRIDGE, pod_range=NETWORK,
-            gateway=lambda: self.gateway, mtu_bytes=1450, allocator=self.allocator, store=self.store, node=self.node,
-            gateways=SimpleNamespace(serve=self.served.append), others_have=lambda: self.others_have,
-            now_s=lambda: 0.0, log=logging.getLogger("test-attachments"), capabilities=self.capabilities,
-        )  # fmt: skip
-
-    def call(
-        self,
-        verb: str,
-        name: str = "red",
-        *,
-        fd: int | None = FD,
-        again: bool = False,
-        printed: bytes | None = None,
-        **conf: Any,
-    ) -> Any:
-        fields = [verb, name * 4, f"/run/netns/{name}", "eth0", "", "/opt/cni/bin"]
-        body = "\0".join([*fields, json.dumps(CONF | conf)]).encode()
-        return asyncio.run(self.attachments.handle(body, fd, repeated=again, delegated=printed))
-
-    def fails(self, verb: str, name: str = "red", **options: Any) -> CniError:
-        with pytest.raises(CniError) as raised:
-            self.call(verb, name, **options)
-        return raised.value
-
-    @property
-    def state(self) -> tuple[set[str], set[IPv4Address], set[IPv4Address]]:
-        """Who is remembered, what is held, who is announced: for a node without pods only the gateway is held."""
-        held = {address for key, address in self.allocator.held.items() if key != EXPOSE}
-        return {record.container_id for record in self.store.records.values()}, held, set(self.node.located())
-
+from plugin.link.netlink import NetlinkError
+from tests.support.fake_node import (
+    BRIDGE,
+    CONF,
+    FD,
+    FIRST,
+    GATEWAY,
+    NETWORK,
+    RESERVED,
+    Agent,
+    Kernel,
+    fake_kernel,
+    restarted,
+)
 
 NOTHING = (set(), set(), set())
 RED = ({"red" * 4}, {FIRST}, {FIRST})
@@ -197,12 +62,7 @@ RED = ({"red" * 4}, {FIRST}, {FIRST})
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    fake = Kernel()
-    for name in ("attach", "configure", "detach", "detach_together", "leftovers"):
-        monkeypatch.setattr(module.pods, name, getattr(fake, name))
-    monkeypatch.setattr(netns, "same_namespace", lambda _one, _other: False)
-    monkeypatch.setattr(netns, "entered", lambda _fd: nullcontext())
-    return fake
+    return fake_kernel(monkeypatch)
 
 
 @pytest.fixture
@@ -210,14 +70,6 @@ def agent(kernel: Kernel, tmp_path: Path) -> Iterator[Agent]:
     made = Agent(tmp_path, kernel)
     yield made
     made.store.close()
-
-
-def restarted(agent: Agent, tmp_path: Path) -> Agent:
-    agent.store.close()
-    again = Agent(tmp_path, agent.kernel)
-    agent.store = again.store  # the fixture closes this one
-    asyncio.run(again.attachments.reconcile())
-    return again
 
 
 def refused() -> NetlinkError:
@@ -341,6 +193,7 @@ def test_a_start_keeps_the_living_and_frees_the_gone(agent: Agent, kernel: Kerne
     agent.call("ADD")
     agent.call("ADD", "blue")
     del kernel.links["vethweplblueblu"]
+    kernel.ended = True
     again = restarted(agent, tmp_path)
     assert again.state == RED
     assert again.call("DEL") == ""
@@ -548,6 +401,7 @@ def test_what_a_pod_had_that_ended_while_no_agent_ran_is_free_again(
 ) -> None:
     agent.call("ADD", "red", runtimeConfig=WEB)
     kernel.links.clear()
+    kernel.ended = True
     again = restarted(agent, tmp_path)
     again.call("ADD", "blue", runtimeConfig=WEB)
 

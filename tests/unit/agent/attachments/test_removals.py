@@ -62,11 +62,13 @@ class Bench:
         self.kernel = Kernel()
         self.finished: list[list[str]] = []
         self.refused: list[str] = []
+        self.strangers: set[str] = set()
         self.removals = Removals(
             netlinks=[object() for _ in range(calls_max)],  # type: ignore[misc]
             departures=self.kernel,
             finish=lambda records: self.finished.append([record.label for record in records]),
             refused=lambda record, _error: self.refused.append(record.label),
+            strangers=self.strangers.update,
             detach=self.kernel.detach,  # type: ignore[arg-type]
         )
 
@@ -123,6 +125,18 @@ def test_a_single_removal_begins_at_once_and_ends_when_the_link_is_gone_not_when
         assert bench.finished == [["red"]]
 
     assert play(scene).finished == [["red"]], "the call's return tells nothing new"
+
+
+def test_a_link_that_went_by_itself_is_told_whenever_it_is_heard_of() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.depart("green")
+        bench.kernel.gone = ["vethyellow"]  # unread when the next deletion begins
+        red = bench.remove("red")
+        await bench.asked(1)
+        bench.depart("red", "blue")
+        await red
+
+    assert play(scene).strangers == {"vethgreen", "vethyellow", "vethblue"}
 
 
 def test_what_comes_while_a_deletion_is_under_way_is_deleted_together() -> None:
@@ -203,6 +217,7 @@ def test_a_call_that_fails_altogether_refuses_all_of_it() -> None:
             departures=bench.kernel,
             finish=lambda records: bench.finished.append([record.label for record in records]),
             refused=lambda record, error: bench.refused.append(f"{record.label}: {error}"),
+            strangers=bench.strangers.update,
             detach=fails,
         )
         await broken.remove([pod("red"), pod("blue")])

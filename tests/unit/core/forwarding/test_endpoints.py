@@ -2,12 +2,19 @@
 
 from ipaddress import IPv4Address
 
-from plugin.core.forwarding.endpoints import Directory, Located, Table
+from plugin.core.forwarding.claims import Located
+from plugin.core.forwarding.endpoints import Directory, Table
 from plugin.core.messages.values import ENDPOINTS_PER_PEER_MAX, Endpoint
 
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
 A, B = IPv4Address("10.32.0.1"), IPv4Address("10.32.0.2")
 MAC, OTHER = "0a:58:0a:20:00:01", "0a:58:0a:20:00:02"
+HERE = IPv4Address("192.168.56.20")
+
+
+def directory_of(own: IPv4Address) -> Directory:
+    """The directory of the node at this address; nobody has a switch."""
+    return Directory(1, lambda: own, lambda _node: "")
 
 
 def table(version: int, *endpoints: Endpoint, incarnation: int = 1) -> Table:
@@ -15,7 +22,7 @@ def table(version: int, *endpoints: Endpoint, incarnation: int = 1) -> Table:
 
 
 def test_a_pod_put_here_is_located_here() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     added = directory.put(A, MAC, "red")
     assert directory.located() == {A: Located(added, None)}
     assert directory.own.version == 1
@@ -24,7 +31,7 @@ def test_a_pod_put_here_is_located_here() -> None:
 
 
 def test_the_same_address_again_replaces_its_entry() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     directory.put(A, MAC, "red")
     again = directory.put(A, OTHER, "red")
     assert directory.own.endpoints == {again}
@@ -32,20 +39,20 @@ def test_the_same_address_again_replaces_its_entry() -> None:
 
 
 def test_dropping_an_unknown_address_changes_no_version() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     assert not directory.drop(A)
     assert directory.own.version == 0
 
 
 def test_a_dropped_pod_is_nowhere() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     directory.put(A, MAC, "red")
     assert directory.drop(A)
     assert directory.locate(A) is None
 
 
 def test_the_later_claim_wins_and_the_earlier_one_returns_when_it_goes() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     early, late = Endpoint(A, MAC, 1), Endpoint(A, OTHER, 2)
     directory.replace(ONE, table(1, early))
     directory.replace(TWO, table(1, late))
@@ -55,26 +62,28 @@ def test_the_later_claim_wins_and_the_earlier_one_returns_when_it_goes() -> None
     directory.forget(TWO)
 
 
-def test_equal_stamps_go_to_this_node_then_to_the_lower_address() -> None:
-    directory = Directory(1)
+def test_equal_stamps_go_to_the_lower_node_address_on_every_node() -> None:
+    directory = directory_of(HERE)
     claim = Endpoint(A, MAC, 1)
     directory.replace(TWO, table(1, claim))
     directory.replace(ONE, table(1, claim))
     assert directory.locate(A) == Located(claim, ONE)
-    here = Directory(1)
-    own = here.put(A, MAC, "")
-    here.replace(ONE, table(1, Endpoint(A, OTHER, own.stamp)))
-    assert here.locate(A) == Located(own, None)
+    own = directory.put(A, MAC, "", stamp=1)
+    assert directory.locate(A) == Located(claim, ONE), "this node is no exception, or each would believe itself"
+    directory.forget(ONE)
+    directory.forget(TWO)
+    directory.replace(IPv4Address("192.168.56.21"), table(1, claim))
+    assert directory.locate(A) == Located(own, None)
 
 
 def test_a_new_claim_is_later_than_everything_seen() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     directory.replace(ONE, table(1, Endpoint(A, MAC, 41)))
     assert directory.put(A, MAC, "").stamp == 42
 
 
 def test_a_step_from_the_known_version_is_taken() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     first, second = Endpoint(A, MAC, 1), Endpoint(B, OTHER, 2)
     directory.replace(ONE, table(1, first))
     assert directory.step(ONE, 1, table(2, second), [A])
@@ -82,7 +91,7 @@ def test_a_step_from_the_known_version_is_taken() -> None:
 
 
 def test_a_step_from_another_version_or_life_or_peer_is_not_taken() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     directory.replace(ONE, table(1))
     assert not directory.step(ONE, 5, table(6), [])
     assert not directory.step(ONE, 1, table(2, incarnation=2), [])
@@ -90,7 +99,7 @@ def test_a_step_from_another_version_or_life_or_peer_is_not_taken() -> None:
 
 
 def test_a_step_beyond_the_largest_table_is_not_taken() -> None:
-    directory = Directory(1)
+    directory = directory_of(HERE)
     full = [Endpoint(IPv4Address(0x0A000000 + number), MAC, 1) for number in range(ENDPOINTS_PER_PEER_MAX)]
     directory.replace(ONE, table(1, *full))
     assert not directory.step(ONE, 1, table(2, Endpoint(IPv4Address("11.0.0.1"), MAC, 1)), [])
@@ -98,7 +107,7 @@ def test_a_step_beyond_the_largest_table_is_not_taken() -> None:
 
 def test_a_table_that_names_an_address_twice_can_shrink_and_go() -> None:
     """It once raised KeyError, and could lose the entry that stayed."""
-    directory = Directory(1)
+    directory = directory_of(HERE)
     low, high = Endpoint(A, MAC, 1), Endpoint(A, OTHER, 2)
     directory.replace(ONE, table(1, low, high))
     assert directory.locate(A) == Located(high, ONE)
@@ -107,3 +116,19 @@ def test_a_table_that_names_an_address_twice_can_shrink_and_go() -> None:
     directory.replace(ONE, table(3, low, high))
     directory.replace(ONE, table(4))
     assert directory.located() == {}
+
+
+def test_a_claim_of_an_earlier_life_is_as_old_as_it_was() -> None:
+    directory = directory_of(HERE)
+    assert directory.put(A, MAC, "", stamp=7).stamp == 7
+    assert directory.put(B, OTHER, "").stamp == 8
+
+
+def test_what_shares_a_mac_with_a_change_has_changed_too() -> None:
+    directory = directory_of(HERE)
+    directory.put(A, MAC, "red")
+    directory.take_changed()
+    directory.replace(ONE, table(1, Endpoint(B, MAC, 9)))
+    assert directory.take_changed() == {A, B}, "A has lost its MAC"
+    directory.forget(ONE)
+    assert directory.take_changed() == {A, B}, "and has it again"

@@ -12,7 +12,7 @@ PEER = IPv4Address("192.168.56.12")
 
 
 def test_after_the_highest_stamp_of_a_peer_our_next_claim_can_still_be_told() -> None:
-    directory = Directory(incarnation=1)
+    directory = Directory(1, lambda: ME.address, lambda _node: "")
     claim = Endpoint(IPv4Address("10.40.0.2"), "0a:58:0a:28:00:02", STAMP_MAX)
     directory.replace(PEER, Table(1, 1, frozenset({claim})))
     own = directory.put(IPv4Address("10.32.0.2"), "0a:58:0a:20:00:02", "red")
