@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +28,16 @@ from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.announcing import Announcer
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.gateway import Gateway
+from plugin.agent.dataplane.passage import Passage
 from plugin.agent.dataplane.probing import Prober
+from plugin.agent.dataplane.surroundings import Surroundings, clear_the_way
 from plugin.agent.driver import Driver, bind_control
 from plugin.agent.keeping import keep
 from plugin.agent.space import Space
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.cni.hostports import PortMapping
-from plugin.core.errors import InputError
+from plugin.core.firewall.samples import Site
 from plugin.core.ipam.ring import RingError
 from plugin.core.membership.switches import bridge_mac
 from plugin.core.messages.codec import WireError
@@ -67,7 +69,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         stack.callback(netlink.close)
         netfilter = Netfilter()
         stack.callback(netfilter.close)
-        uplink = switch.observe_uplink(netlink, config.address, config.uplink)
+        uplink = switch.observe_uplink(netlink, config.address, config.uplink, config.seeds)
         control = bind_control(config.address, config.control_port)
         for one in control:
             stack.callback(one.close)
@@ -78,13 +80,18 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         if loaded.damage:
             log.error("state damaged", extra={"reason": loaded.damage})
 
-        # The data plane: switch, overlay, rules.
+        # The data plane: switch, overlay, rules; before them, whatever of somebody else is in their way.
+        clear_the_way(netlink, netfilter, config, store, log)
         kept = ports_at_start(netfilter, store.records), plain_addresses(store.records)
         plane = _ensure_data_plane(netlink, config, uplink, *kept)
         log.info(
             "data plane ready",
             extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
         )
+
+        passage = Passage(netfilter, lambda: _site(config, plane))
+        if config.repair:
+            passage.place()
 
         # Decisions, and what carries them out.
         targets = Targets(store, config.seeds)
@@ -131,7 +138,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             netfilter,
             reserved=_reserved_ports(config),
             restore=lambda host_ports: rules.ensure_rules(
-                config.network, config.bridge, host_ports, plain_addresses(store.records)
+                config.network, config.bridge, host_ports, plain_addresses(store.records), tracked=plane.tracked
             ),
             log=log,
         )
@@ -174,11 +181,17 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             mtu_bytes=lambda: plane.mtu_bytes,
             local=lambda: config.address,
             ensure_rules=lambda: rules.ensure_rules(
-                config.network, config.bridge, recorded_ports(attachments.records), plain_addresses(attachments.records)
+                config.network,
+                config.bridge,
+                recorded_ports(attachments.records),
+                plain_addresses(attachments.records),
+                tracked=plane.tracked,
             ),
             forwarder=forwarder,
             attachments=attachments,
             capabilities=capabilities,
+            passage=passage,
+            surroundings=Surroundings(netlink, config),
             addresses=lambda: [*([gateway.interface] if gateway.interface else []), *side_gateways.interfaces],
             ledger=ledger,
             log=log,
@@ -292,12 +305,16 @@ class _Hands:
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """What carries the pods' frames on this node; it stays when the agent goes."""
+    """What carries the pods' frames on this node; it stays when the agent goes.
+
+    `tracked`: frames between two pods of the node pass the rules for IP packets.
+    """
 
     uplink: switch.Uplink
     bridge: Link
     overlay: Link
     mtu_bytes: int
+    tracked: bool
 
 
 def _ensure_data_plane(
@@ -314,17 +331,16 @@ def _ensure_data_plane(
     """
     mtu_bytes = switch.mtu_for(uplink)
     sysctls.apply_sysctls(sysctls.NODE)
-    known = netlink.link(config.bridge)
-    _refuse_overlap(netlink, config.network, -1 if known is None else known.index)
     mac = bridge_mac(config.cluster, config.name)
     bridge = switch.ensure_bridge(netlink, config.bridge, mac=mac, mtu_bytes=mtu_bytes)
     device = overlay.ensure_overlay(
         netlink, bridge=bridge, vni=config.vni, local=config.address, port=config.vxlan_port, mtu_bytes=mtu_bytes
     )
-    rules.ensure_rules(config.network, config.bridge, host_ports, plain)
+    tracked = sysctls.is_bridged_tracked()
+    rules.ensure_rules(config.network, config.bridge, host_ports, plain, tracked=tracked)
     sysctls.apply_sysctls(sysctls.switch(config.bridge))  # after the rules, which keep pods out
     # Read again: an existing bridge has only now got its MAC and MTU.
-    return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes)
+    return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes, tracked)
 
 
 def _reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
@@ -335,27 +351,11 @@ def _reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
     }
 
 
-_FREE_RANGES: Final = ("10.32.0.0/12", "172.30.0.0/16", "192.168.128.0/17", "10.128.0.0/12", "100.64.0.0/12")
-
-
-def _refuse_overlap(netlink: Netlink, network: IPv4Network, bridge_index: int) -> None:
-    """See that nobody on this node reaches something else by an address that would be a pod's.
-
-    Raises:
-        InputError: A route of the node leads into the range; a free range is suggested.
-    """
-    route = switch.overlapping_route(netlink, network, except_link=bridge_index)
-    if route is None:
-        return
-    free = [
-        text
-        for text in _FREE_RANGES
-        if switch.overlapping_route(netlink, IPv4Network(text), except_link=bridge_index) is None
-    ]
-    raise InputError(
-        f"the pod range {network} overlaps with the existing route {route} of this node",
-        hint=f"choose another range for the whole cluster, free on this node: {', '.join(free) or 'none that we know'}",
-    )
+def _site(config: AgentConfig, plane: DataPlane) -> Site:
+    return Site(
+        bridge=config.bridge, uplink=plane.uplink.name, pods=config.network, node=config.address,
+        control_port=config.control_port, vxlan_port=config.vxlan_port, tracked=plane.tracked,
+    )  # fmt: skip
 
 
 def _removing(stack: AsyncExitStack) -> tuple[list[Netlink], Departures]:

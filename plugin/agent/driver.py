@@ -7,6 +7,7 @@ written to the kernel together.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ from plugin.core.outbox import (
     Send,
     SpaceChanged,
 )
+from plugin.link.holders import taken_by
 
 CALL_TIMEOUT_S: Final = 1.5
 """How long an exchange may take, connecting included: less than a round of agreement (council.ROUND_S)."""
@@ -88,7 +90,8 @@ def bind_control(address: IPv4Address, port: int) -> tuple[socket.socket, socket
             for one in made:
                 one.close()
             raise InputError(
-                f"{word} port {port} on {address} cannot be used: {error.strerror}",
+                f"{word} port {port} on {address} cannot be used: {error.strerror}"
+                + (taken_by(word.lower(), port) if error.errno == errno.EADDRINUSE else ""),
                 hint="is another agent running on this node?  ss -lntup",
             ) from error
     return made[0], made[1]

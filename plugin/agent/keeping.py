@@ -10,6 +10,8 @@ from plugin.agent.attachments.capabilities import Capabilities, plain_addresses,
 from plugin.agent.attachments.links import LimitsPart, PodLinks
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.parts import AddressPart, EntriesPart, RulesPart, SwitchPart, SysctlPart
+from plugin.agent.dataplane.passage import Passage
+from plugin.agent.dataplane.surroundings import Surroundings
 from plugin.agent.dataplane.upkeep import Upkeep
 from plugin.core.upkeep.items import Concern
 from plugin.core.upkeep.ledger import Ledger
@@ -33,6 +35,8 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
     forwarder: Forwarder,
     attachments: Attachments,
     capabilities: Capabilities,
+    passage: Passage,
+    surroundings: Surroundings,
     addresses: Callable[[], list[IPv4Interface]],
     ledger: Ledger,
     log: logging.Logger,
@@ -51,6 +55,8 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
         forwarder: Has written the forwarding entries.
         attachments: The pods.
         capabilities: Their host ports and limits.
+        passage: Our rules in other software's firewalls.
+        surroundings: Other things of other software, which are told.
         addresses: What the switch has to have.
         ledger: The book of troubles.
         log: Where events go.
@@ -79,12 +85,17 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
             SwitchPart(netlink=netlink, bridge=bridge, device=device, mtu_bytes=mtu_bytes, local=local),
             AddressPart(netlink=netlink, bridge=bridge, wanted=addresses),
             table,
+            passage,
             links,
             SysctlPart(lambda: _of_pods(attachments), Concern.REST),
             LimitsPart(lambda: attachments.present, capabilities),
             EntriesPart(forwarder, device),
         ],
-        untouchable=[links],
+        untouchable=[
+            (Concern.LINKS, links),
+            (Concern.RULES, passage),
+            (surroundings.concerns, surroundings),
+        ],
         ledger=ledger,
         notices=notices,
         look=observer.look,

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, Literal
 
@@ -204,11 +204,7 @@ class Store:
             InputError: The range was changed under pods that hold addresses.
             MissingError: It cannot be written.
         """
-        path = self._path.with_name("identity.json")
-        try:
-            known = msgspec.json.decode(path.read_bytes(), type=_Identity)
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-            known = None  # the first start, or a damaged file: then it is another agent
+        path, known = self._identity_path, self._read_identity()
         if known is not None and (known.name, known.range) == (name, pod_range):
             return known.uid
         pods = [record for attachment, record in self._records.items() if attachment != EXPOSE]
@@ -225,6 +221,24 @@ class Store:
         made = _Identity(uid=secrets.token_hex(8), name=name, range=pod_range)
         self._replace(path, msgspec.json.encode(made) + b"\n")
         return made.uid
+
+    def written_range(self) -> IPv4Network | None:
+        """The pod range for which the state was written; None at a first start, or when nothing can be read of it."""
+        known = self._read_identity()
+        try:
+            return None if known is None else IPv4Network(known.range)
+        except ValueError:
+            return None
+
+    @property
+    def _identity_path(self) -> Path:
+        return self._path.with_name("identity.json")
+
+    def _read_identity(self) -> _Identity | None:
+        try:
+            return msgspec.json.decode(self._identity_path.read_bytes(), type=_Identity)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return None  # the first start, or a damaged file: then it is another agent
 
     def read_ring(self) -> bytes | None:
         """What `write_ring` wrote last, or None."""
@@ -243,7 +257,7 @@ class Store:
 
     def ring_damaged(self) -> Path:
         """The ring on the disk makes no sense: set it aside and be a new agent with the next `identity`."""
-        self._path.with_name("identity.json").unlink(missing_ok=True)
+        self._identity_path.unlink(missing_ok=True)
         return self._set_aside(self._ring_path)
 
     def read_targets(self) -> bytes | None:

@@ -156,3 +156,12 @@ def write_sysctl(name: str, value: str) -> None:
         os.write(fd, value.encode("ascii"))
     finally:
         os.close(fd)
+
+
+def read_sysctl(name: str) -> str:
+    """A sysctl of the calling thread's network namespace; `name` as above.
+
+    Raises:
+        OSError: The key is absent on this kernel.
+    """
+    return Path(f"/proc/sys/{name}").read_text(encoding="ascii").strip()

@@ -32,6 +32,8 @@ _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _SET_TABLE, _SET_FIELDS = 1, range(2, 8)  # its name and flags, the types and lengths of keys and data
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = ((_SUBSYSTEM_NFTABLES << 8) + number for number in (12, 13, 14))
+_GETGEN: Final = (_SUBSYSTEM_NFTABLES << 8) + 16
+_GEN_ID: Final = 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_DATA, _DATA_VALUE = 1, 2, 1
 
@@ -90,6 +92,19 @@ class Netfilter(Netlink):
             ) from error
 
     # --- nftables ---------------------------------------------------------------------------------------------------
+    def generation(self) -> int:
+        """A number that is another after every change of any table, by whomever: the cheapest question there is."""
+        self._sequence += 1
+        self._socket.send(_message(_GETGEN, 0, self._sequence, _header(socket.AF_UNSPEC)))
+        while True:
+            for kind, _flags, sequence, body in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if kind == c.NLMSG_ERROR:
+                    number = -struct.unpack_from("i", body)[0]
+                    raise NetlinkError(number, f"ask for the generation of nftables: {os.strerror(number)}")
+                return int.from_bytes(parse(body, 4).get(_GEN_ID, b""))
+
     def add_elements(self, table: str, elements: Sequence[Element]) -> None:
         """Add all of them to sets of the IPv4 table, or none; one that is there already, and the same, is no failure.
 

@@ -22,6 +22,8 @@ TARGETS: Final = "port-targets"
 """Set: (pod, protocol, port) that some host port leads to."""
 PLAIN: Final = "plain"
 """Set: the addresses of pods that are not masqueraded."""
+MARKS: Final = frozenset({PORTS_AT, TARGETS, "host-ports", "loopback"})
+"""Names by which a table is known as ours: nobody else calls sets and chains of a table `weave` so."""
 _NFT_TIMEOUT_S: Final = 20.0
 
 # Multicast is never masqueraded: nobody answers to it. `fully-random` keeps parallel DNS queries from colliding on a
@@ -32,6 +34,18 @@ _NFT_TIMEOUT_S: Final = 20.0
 # node's loopback, gets the switch's address as its source: a pod on the same switch would be answered directly, past
 # the translation; the pod itself would see a packet from itself; 127.0.0.1 would be answered within the pod. Everybody
 # else is seen under the own address.
+#
+# A process of this node that calls from another address than the switch's (it is bound to the uplink's, or a Service
+# has led it here) would be answered past the translation, or not at all: a pod of another node sends its answer to that
+# address, by its own node and the underlay. So it calls as the switch. At a host port it is a pod of this node that
+# answers, by this node: there everybody is seen as who he is.
+#
+# Services (kube-proxy, or whoever else translates destinations): a pod's packet comes to the switch as its gateway,
+# gets the address of a pod, and the pod answers the caller directly, for both are neighbours. Where frames between pods
+# pass these hooks (br_netfilter, plugin/link/sysctls.py), the answer is translated back on its way. Where they do not,
+# it has to come back to the switch: _SERVICES makes the caller the switch, so that the pod does not see who calls.
+# A pod that is led to itself would take no packet from its own address. Rules cannot compare two fields of a packet; so
+# the pair (caller, caller) is put into a set, and whether (caller, called) is in it tells whether both are the same.
 #
 # So that 127.0.0.1 can be led to a pod at all, the switch has route_localnet (plugin/link/sysctls.py). Without the
 # chain `loopback` that would let pods reach what listens on the node's 127.0.0.1 (CVE-2020-8558).
@@ -55,10 +69,22 @@ table ip {table} {{
     type ipv4_addr
     {elements_plain}
   }}
+  set selves {{
+    type ipv4_addr . ipv4_addr
+    size 4096
+    flags dynamic,timeout
+    timeout 1m
+  }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
     oifname "{bridge}" ip saddr {{ {pods}, 127.0.0.0/8 }} ct status dnat ip daddr . meta l4proto . th dport @{targets} \
 counter masquerade fully-random comment "pods and this node at a host port"
+    oifname "{bridge}" ip saddr {pods} ct status dnat update @selves {{ ip saddr . ip saddr }} \
+ip saddr . ip daddr @selves counter masquerade fully-random comment "a pod at itself"
+    oifname "{bridge}" ip daddr . meta l4proto . th dport @{targets} accept
+    oifname "{bridge}" fib saddr type local ip saddr != {pods} ip daddr {pods} \
+counter masquerade fully-random comment "this node by another of its addresses"
+    {services}
     ip saddr {pods} ip saddr != @{plain} ip daddr != {pods} ip daddr != 224.0.0.0/4 oifname != "{bridge}" \
 counter masquerade fully-random comment "pods to the outside"
   }}
@@ -82,12 +108,19 @@ counter masquerade fully-random comment "pods to the outside"
 }}
 """
 
+_SERVICES: Final = (
+    'oifname "{bridge}" ip saddr {pods} ip daddr {pods} ct status dnat '
+    'counter masquerade fully-random comment "pods at a Service"'
+)
+
 
 def table_text(
     pod_range: IPv4Network,
     bridge: str,
     host_ports: Sequence[tuple[IPv4Address, PortMapping]] = (),
     plain: Iterable[IPv4Address] = (),
+    *,
+    tracked: bool = True,
 ) -> str:
     """The transaction, in the language of nft(8).
 
@@ -107,6 +140,7 @@ def table_text(
         plain=PLAIN,
         bridge=bridge,
         pods=pod_range,
+        services="" if tracked else _SERVICES.format(bridge=bridge, pods=pod_range),
         elements_any=_elements(text for one, text in mapped if one.host_ip == ANY_ADDRESS),
         elements_at=_elements(f"{one.host_ip} . {text}" for one, text in mapped if one.host_ip != ANY_ADDRESS),
         elements_targets=_elements(sorted(targets)),
@@ -124,6 +158,8 @@ def ensure_rules(
     bridge: str,
     host_ports: Iterable[tuple[IPv4Address, PortMapping]] = (),
     plain: Iterable[IPv4Address] = (),
+    *,
+    tracked: bool = True,
 ) -> None:
     """Put our table in place, replacing an earlier one: at no moment is there none, or half of one.
 
@@ -132,11 +168,12 @@ def ensure_rules(
         bridge: The switch.
         host_ports: The mappings of the pods that are there already, with the pods' addresses.
         plain: The addresses of those that are not masqueraded.
+        tracked: Whether frames between pods pass the rules for IP packets (`sysctls.is_bridged_tracked`).
 
     Raises:
         MissingError: `nft` is absent, or the kernel refuses (no nf_tables, no NAT).
     """
-    _nft(table_text(pod_range, bridge, list(host_ports), plain))
+    _nft(table_text(pod_range, bridge, list(host_ports), plain, tracked=tracked))
 
 
 def keep_address(addresses: Collection[IPv4Address], *, keep: bool) -> None:

@@ -1,6 +1,7 @@
 """The node's virtual switch: the bridge `weave`, its address, and the uplink it takes its MTU from."""
 
 import errno
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
@@ -10,6 +11,10 @@ from plugin.core.packet.vxlan import overlay_mtu
 from plugin.link import constants as c
 from plugin.link import rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
+
+_LOOPBACK_INDEX: Final = 1  # in every namespace (include/net/net_namespace.h, LOOPBACK_IFINDEX)
+_ANYBODY: Final = IPv4Address("198.51.100.1")
+"""An address that no route but the default one leads to (RFC 5737)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +26,28 @@ class Uplink:
     mtu_bytes: int
 
 
-def observe_uplink(netlink: Netlink, node_address: IPv4Address, name: str = "") -> Uplink:
+def observe_uplink(
+    netlink: Netlink, node_address: IPv4Address, name: str = "", peers: Collection[IPv4Address] = ()
+) -> Uplink:
     """The link that carries the node's address: never "the first one" or "the one of the default route".
+
+    A node that speaks a routing protocol has its address on the loopback, which leads nowhere: then it is the link by
+    which the other nodes are reached.
 
     Args:
         netlink: A socket in the node's namespace.
         node_address: The address by which other nodes reach this one.
         name: The link that is expected to have it; empty for any.
+        peers: Addresses of other nodes, as far as they are known.
 
     Raises:
         InputError: No link of this node has the address, or another one than `name`.
     """
-    addresses = netlink.addresses()
+    addresses, links = netlink.addresses(), {link.index: link for link in netlink.links()}
     owner = next((index for index, interface in addresses if interface.ip == node_address), None)
-    link = next((link for link in netlink.links() if link.index == owner), None)
+    link = None if owner is None else links.get(owner)
+    if link is not None and (link.index == _LOOPBACK_INDEX or link.kind == "dummy") and link.name != name:
+        link = _way_out(netlink, links, node_address, name, peers)
     if link is None:
         found = ", ".join(str(interface.ip) for _, interface in addresses) or "none"
         raise InputError(
@@ -47,6 +60,32 @@ def observe_uplink(netlink: Netlink, node_address: IPv4Address, name: str = "") 
             hint="correct uplink or node_address in the agent's configuration",
         )
     return Uplink(link.name, link.index, link.mtu)
+
+
+def _way_out(
+    netlink: Netlink, links: Mapping[int, Link], node_address: IPv4Address, name: str, peers: Collection[IPv4Address]
+) -> Link:
+    """The link towards the other nodes of a node whose address is on its loopback; of several the one of least MTU.
+
+    Raises:
+        InputError: No route leads to another node, or to anywhere.
+    """
+    if name:
+        ways = [link for link in links.values() if link.name == name]
+    else:
+        routes = [route for route in netlink.routes() if route.index in links and route.index != _LOOPBACK_INDEX]
+        best = [
+            max((route for route in routes if peer in route.destination), key=lambda route: route.destination.prefixlen)
+            for peer in (*peers, _ANYBODY)
+            if any(peer in route.destination for route in routes)
+        ]
+        ways = [links[route.index] for route in best if route.index is not None]
+    if not ways:
+        raise InputError(
+            f"the node address {node_address} is on the loopback, and no interface leads from there to other nodes",
+            hint="name the interface towards them in the agent's configuration: uplink",
+        )
+    return min(ways, key=lambda link: link.mtu)
 
 
 def mtu_for(uplink: Uplink) -> int:
@@ -135,11 +174,3 @@ def side_gateway(address: IPv4Address) -> IPv4Interface:
 def is_side_gateway(interface: IPv4Interface, pod_range: IPv4Network) -> bool:
     """Whether an address of the switch is such a gateway and not its own address."""
     return interface.ip in pod_range and interface.network.prefixlen == _SIDE_PREFIX
-
-
-def overlapping_route(netlink: Netlink, network: IPv4Network, *, except_link: int) -> IPv4Network | None:
-    """A route of this node that leads to some of `network`, or all of it, by another link; None when there is none."""
-    for route in netlink.routes():
-        if route.index != except_link and route.destination.prefixlen > 0 and route.destination.overlaps(network):
-            return route.destination
-    return None

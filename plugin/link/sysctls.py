@@ -7,12 +7,16 @@ from typing import Final
 from plugin.core.errors import MissingError
 from plugin.link import netns
 
+BRIDGED_IPV4: Final = "net/bridge/bridge-nf-call-iptables"
 NODE: Final = (
     # Pods reach the world outside through their node.
     ("net/ipv4/ip_forward", "1"),
-    # Frames between two pods of a node stay frames: with 1 (the default of a new namespace) a FORWARD policy of DROP,
-    # as Docker sets it, cuts pods off from each other. Absent while br_netfilter is not loaded, which is as good.
-    ("net/bridge/bridge-nf-call-iptables", "0"),
+    # Frames between two pods pass the rules for IP packets and are tracked. Without that, what a Service has translated
+    # is answered past the translation, and policies never see pods of one node. A FORWARD policy of DROP, as Docker
+    # sets it, then stops such frames as well: plugin/core/firewall has the rules against that. Absent while
+    # br_netfilter is not loaded: plugin/link/rules.py then lets Services be called by the switch.
+    (BRIDGED_IPV4, "1"),
+    # Pods have IPv4 only, and ARP is answered by the switch itself: no rule of anybody is meant for these.
     ("net/bridge/bridge-nf-call-ip6tables", "0"),
     ("net/bridge/bridge-nf-call-arptables", "0"),
 )
@@ -37,6 +41,14 @@ def switch(name: str) -> tuple[tuple[str, str], ...]:
     from pods come in for 127.0.0.1.
     """
     return ((f"net/ipv4/conf/{name}/route_localnet", "1"),)
+
+
+def is_bridged_tracked() -> bool:
+    """Whether IPv4 frames between ports of a bridge pass the rules for IP packets, in this thread's namespace."""
+    try:
+        return netns.read_sysctl(BRIDGED_IPV4) == "1"
+    except OSError:
+        return False  # br_netfilter is not loaded, or the kernel has none
 
 
 def apply_sysctls(wanted: Iterable[tuple[str, str]]) -> None:

@@ -11,9 +11,10 @@ TOOLS_RUN=(ip ping iperf3 tcpdump nft sysctl unshare flock)
 PACKAGES_BENCH=(mininet bridge-utils ethtool net-tools containernetworking-plugins)
 TOOLS_BENCH=(mnexec brctl ethtool ifconfig)
 
-# Some tests need these, and are skipped without: Vagrantfile (ruby, rsync), scripts (shellcheck), offloads and benchmarks.
+# Some tests need these, and are skipped without: Vagrantfile (ruby, rsync), scripts (shellcheck), firewalls (iptables),
+# offloads and benchmarks.
 # Vagrant itself is large; it is had where nobody waits, in CI.
-PACKAGES_TEST=(ruby rsync shellcheck "${PACKAGES_BENCH[@]}")
+PACKAGES_TEST=(ruby rsync shellcheck iptables "${PACKAGES_BENCH[@]}")
 [ -z "${CI:-}" ] || PACKAGES_TEST+=(vagrant vagrant-libvirt)
 
 uses_apt() { have apt-get && have dpkg-query; }

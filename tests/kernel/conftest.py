@@ -20,6 +20,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield Cluster(tmp_path, stack)
 
 
+@pytest.fixture(autouse=True)
+def _lock_of_iptables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Legacy iptables, in whatever namespace, takes a lock in /run: the machine's stays as it is."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+
+
 @pytest.fixture
 def netlink() -> Iterator[Netlink]:
     """The test runs inside a namespace of its own, which has the node address on its loopback."""

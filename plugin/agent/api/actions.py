@@ -11,16 +11,18 @@ from typing import Any, Final
 from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.gateway import Gateway
+from plugin.agent.dataplane.passage import remove_passage
 from plugin.agent.dataplane.upkeep import Upkeep
 from plugin.agent.driver import Driver
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
-from plugin.core.errors import CheckError, InputError
+from plugin.core.errors import CheckError, InputError, MissingError
 from plugin.core.membership.switches import bridge_mac
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import EVERYTHING
 from plugin.link import rtnl, rules
 from plugin.link.netlink import Netlink
+from plugin.link.nfnetlink import Netfilter
 
 _RMPEER_WAIT_S: Final = 5.0
 """How long `rmpeer` waits for the others' agreement before it says whom it still waits for."""
@@ -160,6 +162,8 @@ class Actions:
         await asyncio.sleep(_RESET_WAIT_S)  # the others hear of it from several sides
         self._store.wipe()
         rules.remove_rules()
+        with Netfilter() as netfilter, contextlib.suppress(MissingError):
+            remove_passage(netfilter)
         for name in (f"vxlan-{self._config.vxlan_port}", self._config.bridge):
             link = self._netlink.link(name)
             if link is not None:

@@ -162,7 +162,7 @@ class Status:
 
     def _own_fault(self) -> str:
         """What is broken on this node without which no packet of a pod leaves it; empty when nothing is."""
-        on_the_way = ("link", "address", "entries", "uplink")
+        on_the_way = ("link", "address", "entries", "uplink", "input", "output")
         mine = next((one for one in self._ledger.problems() if one.name.split(" ", 1)[0] in on_the_way), None)
         return "" if mine is None else f"this node's own fault, {mine.name}: {mine.cause}"
 

@@ -47,7 +47,7 @@ _LOGGED_MAX: Final = 8
 
 
 class Troubles(Protocol):
-    """What is wrong and cannot be mended from outside (plugin/agent/attachments/links.py)."""
+    """What is wrong and cannot be mended from outside (plugin/agent/attachments/links.py, passage.py)."""
 
     def troubles(self, seen: Snapshot) -> Mapping[str, tuple[str, str]]:
         """Object to (cause, advice)."""
@@ -58,7 +58,7 @@ class Upkeep:
 
     Args:
         parts: What is looked after, the ground first.
-        untouchable: What is only told.
+        untouchable: What is only told, each with whose changes may be about it.
         ledger: The book.
         notices: Tell of changes.
         look: Takes a new snapshot.
@@ -70,7 +70,7 @@ class Upkeep:
         self,
         *,
         parts: Sequence[Part],
-        untouchable: Sequence[Troubles],
+        untouchable: Sequence[tuple[Concern, Troubles]],
         ledger: Ledger,
         notices: Notices,
         look: Callable[[], Snapshot],
@@ -179,8 +179,8 @@ class Upkeep:
             if not self._round(seen, concern, mended, wrong):
                 break
             concern = EVERYTHING
-        if concern & Concern.LINKS:
-            wrong |= {one: dict(one.troubles(seen)) for one in self._untouchable}
+        told = [one for concerns, one in self._untouchable if concerns & concern]
+        wrong |= {("told", one): dict(one.troubles(seen)) for one in told}  # some of them are parts as well
         damaged = {name for one in wrong.values() for name in one}
         whole = {name: what for name, what in mended.items() if name not in damaged}
         for name, what in whole.items():

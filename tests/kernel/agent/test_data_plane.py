@@ -5,15 +5,14 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
 
 from plugin.core.packet.packet import Packet
-from plugin.link import netns, rtnl
 from testbed.machine.space import Space, call, run
 from testbed.probes.capture import Capture, Tap, capture
+from tests.support.calls import OUTSIDE, outside
 from tests.support.cluster import Cluster, wait_for
 from tests.support.witness import Witness
 
@@ -21,29 +20,8 @@ pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes namespaces"),
 ]
-OUTSIDE = "198.51.100.1"
 ECHO_REQUEST = 8
 INET6 = 10
-
-
-def outside(cluster: Cluster) -> Space:
-    """A host that is the nodes' default gateway and knows no way to pods: only masqueraded traffic gets an answer."""
-    space = cluster.space("outside")
-    fd = netns.open_netns(space.net)
-    with cluster.netlink(cluster.underlay) as underlay, cluster.netlink(space) as inside:
-        near = rtnl.VethEnd(name="out", master=10, up=True)
-        underlay.request(rtnl.veth_add(near, rtnl.VethEnd(name="eth0", index=2, netns_fd=fd)))
-        inside.request(
-            rtnl.link_set(1, up=True),
-            rtnl.link_set(2, up=True),
-            rtnl.address_add(1, IPv4Interface(f"{OUTSIDE}/32")),
-            rtnl.address_add(2, IPv4Interface("192.168.56.1/24")),
-        )
-    os.close(fd)
-    for node in cluster.nodes.values():
-        with cluster.netlink(node) as inside:
-            inside.request(rtnl.route_add(IPv4Network("0.0.0.0/0"), gateway=IPv4Address("192.168.56.1")))
-    return space
 
 
 def witness(space: Space, function: str, *arguments: object) -> object:
