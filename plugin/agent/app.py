@@ -183,8 +183,8 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             ensure_rules=lambda: rules.ensure_rules(
                 config.network,
                 config.bridge,
-                recorded_ports(attachments.records),
-                plain_addresses(attachments.records),
+                recorded_ports(attachments.present),
+                plain_addresses(attachments.present),
                 tracked=plane.tracked,
             ),
             forwarder=forwarder,

@@ -375,7 +375,7 @@ SABOTAGE = [
 
 @pytest.mark.parametrize("command", SABOTAGE, ids=" ".join)
 def test_a_check_notices_a_missing_mapping_and_a_del_bears_it(cluster: Cluster, command: list[str]) -> None:
-    cluster.start(1)
+    cluster.start(1, repair=False)  # or it is mended before anybody can look
     pod, address = add(cluster, 1, "webpod", TCP_80)
     assert address == "10.32.0.2"
     assert cluster.cni(1, "CHECK", pod) == (200, "")
@@ -387,6 +387,17 @@ def test_a_check_notices_a_missing_mapping_and_a_del_bears_it(cluster: Cluster, 
     assert cluster.cni(1, "DEL", pod) == (200, "")
     assert cluster.cni(1, "STATUS", pod, cniVersion="1.1.0") == (200, "")
     add(cluster, 1, "nextpod", TCP_80)
+
+
+@pytest.mark.parametrize(
+    "command", [["nft", "delete", "table", "ip", "weave"], ["nft", "flush", "ruleset"]], ids=" ".join
+)
+def test_a_pod_that_goes_while_its_rules_are_mended_leaves_no_port_behind(cluster: Cluster, command: list[str]) -> None:
+    cluster.start(1)
+    for name in ("webpod", "nextpod", "lastpod"):
+        pod, _ = add(cluster, 1, name, TCP_80)
+        assert run(cluster.nodes[1], command, timeout_s=10).returncode == 0
+        assert cluster.cni(1, "DEL", pod) == (200, "")
 
 
 def test_pods_keep_their_ports_when_the_agent_is_killed_and_starts_again(cluster: Cluster, sockets: ExitStack) -> None:
