@@ -276,6 +276,15 @@ def test_a_held_object_stays_broken_is_shown_and_hides_nothing_else(node: Cluste
     wait_for(lambda: state(node) == before, "as before")
 
 
+def test_a_held_port_of_a_pod_is_shown_as_well(node: Cluster) -> None:
+    forget_fights(node)
+    assert post(node, "/hold", object=f"port {PORT}", reason="exercise 4")[0] == 200
+    shell(node.nodes[1], f"ip link set {PORT} down")
+    wait_for(lambda: [one["object"] for one in status(node)["problems"]] == [f"port {PORT}"], "the port is told")
+    assert post(node, "/release", object=f"port {PORT}")[0] == 200
+    wait_for(lambda: not status(node)["problems"], "mended after its release")
+
+
 def text_status(cluster: Cluster) -> str:
     path = cluster.tmp / "d1" / "weave.sock"
     done = run(
