@@ -54,7 +54,12 @@ Examples:
     help="A file with what control messages are sealed with.",
 )
 @click.option("--image", metavar="IMAGE", help="With --manifest: the image. Default: weavelab and its version.")
-@click.option("--password-secret", metavar="NAME", help="With --manifest: the Secret with a key `password`.")
+@click.option(
+    "--password-secret",
+    metavar="NAME",
+    help="With --manifest: a Secret that exists, with a key `password`. Default: a new one, of 32 random bytes.",
+)
+@click.option("--no-password", is_flag=True, help="With --manifest: none at all.")
 def deploy(**options: Any) -> None:
     """Install the agent, the CNI plugin, the command `weave` and a systemd unit, or upgrade or remove them.
 
@@ -81,8 +86,8 @@ def _check_combination(options: dict[str, Any]) -> None:
     install = ("only", "no_start", "interpreter", "force", *node, "pod_range", "peer", "cluster")
     misplaced = {
         "--manifest": ("root", "uninstall", "purge", "dry_run", "force", "only", "no_start", *node),
-        "--ssh": ("root", "image", "password_secret"),
-        "--local": ("image", "password_secret"),
+        "--ssh": ("root", "image", "password_secret", "no_password"),
+        "--local": ("image", "password_secret", "no_password"),
         "--uninstall": install,
     }
     for mode, names in misplaced.items():
@@ -156,14 +161,20 @@ def _machines(options: dict[str, Any]) -> Any:
 
 
 def _print_manifest(options: dict[str, Any]) -> None:
+    import secrets  # noqa: PLC0415
+
     from testbed.deploy.kubernetes import manifest  # noqa: PLC0415
 
+    if options["no_password"] and options["password_secret"]:
+        raise click.UsageError("--no-password does not go with --password-secret")
+    given = options["no_password"] or options["password_secret"]
     text = manifest(
         peers=options["peer"],
         pod_range=options["pod_range"],
         cluster=options["cluster"],
         image=options["image"],
         interpreter=options["interpreter"],
+        password=None if given else secrets.token_hex(32),
         password_secret=options["password_secret"],
     )
     click.echo(text, nl=False)

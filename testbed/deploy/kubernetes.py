@@ -12,6 +12,7 @@ from testbed.deploy.procedure import version
 
 _IMAGE: Final = re.compile(r"[a-z0-9][\w./:@-]*")
 _SECRET: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_OWN_SECRET: Final = "weave-password"  # noqa: S105 - its name
 _ELSEWHERE: Final = "192.0.2.1"
 """Stands for the address of any node in a check (RFC 5737: nobody has it)."""
 
@@ -23,6 +24,7 @@ def manifest(
     cluster: str | None = None,
     image: str | None = None,
     interpreter: Path | None = None,
+    password: str | None = None,
     password_secret: str | None = None,
 ) -> str:
     """The YAML text.
@@ -33,7 +35,8 @@ def manifest(
         cluster: The cluster's name.
         image: The image, as the nodes pull it; None: one called after this version.
         interpreter: The Python of the nodes; None: found on each.
-        password_secret: The Secret in kube-system whose key `password` control messages are sealed with.
+        password: What control messages are sealed with, in a Secret that comes along; None: none, or one that exists.
+        password_secret: The Secret in kube-system that exists, whose key `password` they are sealed with.
 
     Raises:
         InputError: A value is none, or no peer is named.
@@ -49,6 +52,7 @@ def manifest(
         )
     if password_secret is not None and not _SECRET.fullmatch(password_secret):
         raise InputError(f"--password-secret: wanted the name of a Secret, found {password_secret!r}")
+    secret = _OWN_SECRET if password else password_secret
     settings = Settings(name="node", address=_ELSEWHERE, pod_range=pod_range, peers=tuple(peers), cluster=cluster)
     settings.check()
     configuration(settings, {})
@@ -56,8 +60,9 @@ def manifest(
         "daemonset.yaml.j2",
         version=version(),
         image=image or f"weavelab:{version()}",
-        command=_install_command(peers, pod_range, cluster, interpreter, password_secret),
-        password_secret=password_secret,
+        command=_install_command(peers, pod_range, cluster, interpreter, secret),
+        password=password,
+        password_secret=secret,
     )
 
 

@@ -16,6 +16,8 @@ T = TypeVar("T")
 _DEFAULT_AGAIN: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 """What Python ignores in itself and a child should not inherit (subprocess: restore_signals)."""
 
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
 
 class LocalTransport:
     """The way into an emulated node."""
@@ -84,7 +86,12 @@ class LocalTransport:
                 raise refusal(self.node, file.path)
         temporary = path.with_name(f".{path.name}.weavelab")
         try:
-            temporary.write_bytes(file.content)
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()  # of a command that was killed
+            with os.fdopen(
+                os.open(temporary, _NEW, file.mode), "wb"
+            ) as opened:  # nobody reads it before it has its mode
+                opened.write(file.content)
             temporary.chmod(file.mode)
             temporary.replace(path)
         except OSError:

@@ -75,7 +75,9 @@ class DeployPlan:
     runtime: Service | None = None
 
 
-def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, interpreter: Path) -> list[DeployPlan]:
+def plan_deploy(
+    topology: Topology, underlay: UnderlayPlan, cluster: str, *, interpreter: Path, password: str = ""
+) -> list[DeployPlan]:
     """The plan of every node of a topology, in its order.
 
     Args:
@@ -83,6 +85,7 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
         underlay: Its addresses.
         cluster: The name that the agents know each other by: the lab's.
         interpreter: What runs the CNI plugin (`testbed.deploy.interpreter.plugin_interpreter`).
+        password: What the agents seal their messages with; empty for none.
     """
     environment = _environment()
     nodes = [underlay.host(name) for name in topology.nodes]
@@ -103,8 +106,10 @@ def plan_deploy(topology: Topology, underlay: UnderlayPlan, cluster: str, *, int
             initial_peers=len(nodes),
             cluster=cluster,
             repair=topology.agent.repair,
+            password=password,
         )
-        settings = DeployFile(path=CONFIG_PATH, content=config.encode(), mark=b'"api_socket"')
+        # 0600: it may hold the password.
+        settings = DeployFile(path=CONFIG_PATH, content=config.encode(), mark=b'"api_socket"', mode=0o600)
         files = (executable, chain, settings, tool)
         plans.append(DeployPlan(node=node.name, files=files, agent=agent_service(environment)))
     return plans

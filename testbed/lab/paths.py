@@ -46,6 +46,11 @@ class LabPaths:
         return self.directory / "state.json"
 
     @property
+    def password_file(self) -> Path:
+        """The password of the lab's agents; only root may read it."""
+        return self.directory / "password"
+
+    @property
     def fs(self) -> Path:
         """The mount point of the lab's tmpfs."""
         return self.directory / "fs"

@@ -165,7 +165,7 @@ def _remove_files(paths: LabPaths) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             paths.fs.rmdir()
-        for file in (paths.state_file, paths.state_file.with_suffix(".new")):
+        for file in (paths.state_file, paths.state_file.with_suffix(".new"), paths.password_file):
             file.unlink(missing_ok=True)
     except OSError as error:
         raise _unremovable(paths, error) from error

@@ -5,6 +5,7 @@ there can be. If anything goes wrong, Ctrl-C included, the lab is taken down aga
 """
 
 import os
+import secrets
 from typing import Final
 
 import msgspec
@@ -186,7 +187,13 @@ class _Build:
         """Plugin, conflist and agent configuration onto every node."""
         self.announce("deploy")
         self.progress.phase("deploy", len(self.topology.nodes))
-        plans = plan_deploy(self.topology, self.underlay, self.paths.lab, interpreter=plugin_interpreter())
+        plans = plan_deploy(
+            self.topology,
+            self.underlay,
+            self.paths.lab,
+            interpreter=plugin_interpreter(),
+            password=_password(self.paths, self.topology),
+        )
         plans = with_runtime(plans, self.topology)
         for count, plan in enumerate(plans, start=1):
             deploy(plan, LocalTransport(self.paths.node_space(plan.node)))
@@ -235,6 +242,17 @@ class _Build:
 
     def _deadline_s(self) -> float:
         return READY_S + READY_S_PER_NODE * len(self.topology.nodes)
+
+
+def _password(paths: LabPaths, topology: Topology) -> str:
+    """What the agents of the lab seal their messages with; kept in the lab's folder for whoever adds an agent."""
+    password = secrets.token_hex(32) if topology.password is None else topology.password
+    paths.password_file.unlink(missing_ok=True)
+    if password:
+        file = os.open(paths.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(file, "w", encoding="utf-8") as opened:
+            opened.write(password + "\n")
+    return password
 
 
 def _after_failure(build: _Build, error: BaseException, *, keep: bool) -> None:

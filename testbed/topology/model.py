@@ -36,6 +36,8 @@ SegmentName = Annotated[
     str, Meta(pattern=SEGMENT_PATTERN, description="1-12 of a-z, 0-9 and '-', starting with a letter")
 ]
 
+Password = Annotated[str, Meta(max_length=1024, pattern=r"^[^\r\n]*$")]
+
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The pod network: one flat range of addresses over all nodes."""
@@ -182,6 +184,13 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "each node, driven over CRI."
         ),
     ] = "emulated"
+    password: Annotated[
+        Password | None,
+        Meta(
+            description="What the agents' messages are sealed with. Left out: 32 random bytes, new for each lab; "
+            'empty (""): no password, and any program that reaches port 6783 can become a member.',
+        ),
+    ] = None
     network: Annotated[Network, Meta(description="The pod network.")] = Network()
     underlay: Annotated[Underlay, Meta(description="The network between the nodes.")] = msgspec.field(
         default_factory=Underlay

@@ -150,6 +150,35 @@ def test_a_lab_comes_up_works_and_leaves_nothing(topology: Path) -> None:
     assert weavelab("down", LAB).returncode == 2
 
 
+def test_a_labs_agents_have_a_password_that_only_root_can_read_and_nobody_is_told(topology: Path) -> None:
+    ok("up", topology, "--name", LAB)
+    kept = RUN / LAB / "password"
+    password = kept.read_text().strip()
+    assert len(bytes.fromhex(password)) == 32
+    assert kept.stat().st_mode & 0o777 == 0o600
+    config = ok("exec", "--lab", LAB, "node1", "--", "stat", "-c", "%a", "/etc/weave/agent.json")
+    assert config.strip() == "600"
+    told = ok("exec", "--lab", LAB, "node1", "--", "weave", "status")
+    assert "Password: set" in told
+    shown = [told, ok("status", LAB), ok("status", LAB, "--format", "json"), (RUN / LAB / "state.json").read_text()]
+    shown.append(ok("exec", "--lab", LAB, "node1", "--", "weave", "report"))
+    shown.append(ok("exec", "--lab", LAB, "node1", "--", "cat", "/var/log/weave/agent.log"))
+    assert not [text for text in shown if password in text]
+    ok("agent", "kill", "--lab", LAB, "node2")
+    ok("agent", "start", "--lab", LAB, "node2")
+    ok("down", LAB)
+    assert not kept.exists()
+
+
+def test_a_lab_without_a_password_says_so(tmp_path: Path) -> None:
+    open_lab = tmp_path / "open.yaml"
+    open_lab.write_text(TWO + 'password: ""\n')
+    ok("up", open_lab, "--name", LAB)
+    assert "Password: none" in ok("exec", "--lab", LAB, "node1", "--", "weave", "status")
+    assert not (RUN / LAB / "password").exists()
+    ok("down", LAB)
+
+
 def test_progress_and_results_go_to_different_streams(topology: Path) -> None:
     done = weavelab("up", topology, "--name", LAB)
     assert [line.split(" ")[0] for line in done.stderr.splitlines()] == [

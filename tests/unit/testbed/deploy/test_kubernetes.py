@@ -48,13 +48,15 @@ ALL = {
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("options", [{}, ALL], ids=["as it comes", "with every option"])
+@pytest.mark.parametrize(
+    "options", [{}, ALL, {"password": "ab" * 32}], ids=["with no password", "with every option", "with a password"]
+)
 def test_the_published_schemas_accept_it_strictly(version: str, options: dict[str, Any]) -> None:
     kinds = []
     for document in documents(**options):
         kubernetes_validate.validate(document, version, strict=True)
         kinds.append(document["kind"])
-    assert kinds == ["ServiceAccount", "DaemonSet"]
+    assert kinds == ["ServiceAccount", *(["Secret"] if "password" in options else []), "DaemonSet"]
 
 
 @pytest.mark.parametrize("break_it", [
@@ -162,7 +164,34 @@ def test_wrong_values_are_refused_before_they_reach_a_cluster(options: dict[str,
 
 def test_the_command_prints_it_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["deploy", "--manifest", "--peer", "192.168.1.10"]) == 0
+    printed = capsys.readouterr().out
+    (password,) = re.findall(r'stringData: {password: "([0-9a-f]{64})"}', printed)
+    assert printed == manifest(peers=["192.168.1.10"], password=password)
+    assert cli.main(["deploy", "--manifest", "--peer", "192.168.1.10", "--no-password"]) == 0
     assert capsys.readouterr().out == manifest(peers=["192.168.1.10"])
+    assert cli.main(["deploy", "--manifest", "--peer", "192.168.1.10", "--password-secret", "mine"]) == 0
+    assert capsys.readouterr().out == manifest(peers=["192.168.1.10"], password_secret="mine")
+
+
+def test_each_manifest_has_another_password_which_applying_it_again_does_not_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    secrets = []
+    for _ in range(2):
+        assert cli.main(["deploy", "--manifest", "--peer", "192.168.1.10"]) == 0
+        (secret,) = (
+            one for one in YAML(typ="safe").load_all(capsys.readouterr().out) if one["kind"] == "Secret"
+        )  # fmt: skip
+        secrets.append(secret)
+    assert secrets[0]["stringData"] != secrets[1]["stringData"]
+    assert secrets[0]["immutable"] is True, "agents with two passwords are two networks"
+    spec = pod(password="ab" * 32)
+    (volume,) = [volume for volume in spec["volumes"] if "secret" in volume]
+    assert volume["secret"]["secretName"] == secrets[0]["metadata"]["name"]
+
+
+def test_two_words_about_the_password_are_one_too_many() -> None:
+    assert cli.main(["deploy", "--manifest", "--peer", "1.2.3.4", "--no-password", "--password-secret", "mine"]) == 2
 
 
 # ---- the image

@@ -32,7 +32,7 @@ def test_every_node_gets_the_plugin_the_conflist_and_its_own_agent_configuration
         "/opt/cni/bin/weave-net", "/etc/cni/net.d/10-weave.conflist", "/etc/weave/agent.json", "/opt/weave/bin/weave",
     ]  # fmt: skip
     assert [file.path for file in one.files] == [file.path for file in two.files] == paths
-    assert [file.mode for file in one.files] == [0o755, 0o644, 0o644, 0o755]
+    assert [file.mode for file in one.files] == [0o755, 0o644, 0o600, 0o755]
     assert one.files[:2] == two.files[:2]
 
 
@@ -43,6 +43,9 @@ def test_the_agent_understands_its_configuration() -> None:
     assert config.peers == ("192.168.56.11",), "one address is all that it is told of the others"
     assert config.initial_peers == 2
     assert config.uplink == "eth0"
+    assert config.password == ""
+    given = plan_deploy(TOPOLOGY, plan_underlay(TOPOLOGY), "lab", interpreter=Path("/x"), password='a"b')
+    assert [msgspec.json.decode(plan.files[2].content, type=AgentConfig).password for plan in given] == ['a"b'] * 2
 
 
 def test_the_conflist_names_the_plugin() -> None:
