@@ -31,8 +31,9 @@ from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.dataplane.passage import Passage
 from plugin.agent.dataplane.probing import Prober
 from plugin.agent.dataplane.surroundings import Surroundings, clear_the_way
-from plugin.agent.driver import Driver, bind_control
+from plugin.agent.driver import Driver
 from plugin.agent.keeping import keep
+from plugin.agent.sockets import bind_control, way_to
 from plugin.agent.space import Space
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
@@ -41,8 +42,8 @@ from plugin.core.firewall.samples import Site
 from plugin.core.ipam.ring import RingError
 from plugin.core.membership.switches import bridge_mac
 from plugin.core.messages.codec import WireError
+from plugin.core.messages.keys import Keys
 from plugin.core.messages.values import Member
-from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import EVERYTHING, Ledger
 from plugin.link import overlay, rules, switch, sysctls
@@ -71,8 +72,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         stack.callback(netfilter.close)
         uplink = switch.observe_uplink(netlink, config.address, config.uplink, config.seeds)
         control = bind_control(config.address, config.control_port)
-        for one in control:
-            stack.callback(one.close)
+        stack.callback(control.close)
         state = Path(config.state_directory)
         store = Store(state)
         stack.callback(store.close)
@@ -96,6 +96,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         # Decisions, and what carries them out.
         targets = Targets(store, config.seeds)
         node = _make_node(config, store, targets, log)
+        node.believe_routes(way_to)
         ledger = Ledger()
         sender = FrameSender(plane.bridge.name)
         stack.callback(sender.close)

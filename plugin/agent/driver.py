@@ -3,21 +3,21 @@
 Datagrams (UDP 6783), exchanges (TCP 6783) and time go in; effects come out and are carried out at once, in their order:
 what must be on the disk is there before anything behind it is sent. Endpoint changes of one turn of the loop are
 written to the kernel together.
+
+Anybody can send to these ports. So everything is bounded that is done for who has not proved to be a member: datagrams
+by the kernel and by the turn (sockets.py), callers by their number, their bytes and their time (exchanges.py).
 """
 
 import asyncio
-import contextlib
-import errno
 import logging
-import os
 import socket
-import struct
 from ipaddress import IPv4Address
 from typing import Final, Protocol
 
-from plugin.agent.streams import hung_up
-from plugin.core.errors import InputError, WeaveError
-from plugin.core.messages.wire import FRAME_BYTES_MAX, LENGTH, RELAY_BYTES_MAX
+from plugin.agent.exchanges import Exchanges
+from plugin.agent.sockets import Control
+from plugin.core.errors import WeaveError
+from plugin.core.messages.wire import RELAY_BYTES_MAX
 from plugin.core.node import Node
 from plugin.core.outbox import (
     Call,
@@ -29,22 +29,13 @@ from plugin.core.outbox import (
     Send,
     SpaceChanged,
 )
-from plugin.link.holders import taken_by
 
-CALL_TIMEOUT_S: Final = 1.5
-"""How long an exchange may take, connecting included: less than a round of agreement (council.ROUND_S)."""
-
-SERVED_MAX: Final = 64
-"""Callers served at the same time; further ones wait in the kernel's queue."""
-
-CALLS_MAX: Final = 32
-"""Exchanges of our own at the same time; further ones wait here."""
-
-_RECEIVE_BUFFER_BYTES: Final = 1 << 20
 _DATAGRAMS_PER_TURN_MAX: Final = 256
 """A flood of datagrams must not keep the API from answering: the loop gets a turn after this many."""
 
-_BACKLOG: Final = 256
+_STRANGERS_PER_TURN_MAX: Final = 16
+_STRANGERS_PAUSE_S: Final = 0.05
+"""After so many datagrams of strangers the others wait, and when there are too many the kernel drops them."""
 
 GATHER_S: Final = 0.01
 """What peers tell within this time of the last write to the kernel is written together: when a hundred pods start, each
@@ -68,41 +59,12 @@ class Handlers(Protocol):
         """There may be addresses where there were none."""
 
 
-def bind_control(address: IPv4Address, port: int) -> tuple[socket.socket, socket.socket]:
-    """The sockets of the control protocol, UDP and TCP, on the node address only.
-
-    Raises:
-        InputError: The port is taken or the address is not on this node.
-    """
-    made: list[socket.socket] = []
-    for kind, word in ((socket.SOCK_DGRAM, "UDP"), (socket.SOCK_STREAM, "TCP")):
-        control = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        made.append(control)
-        try:
-            if kind == socket.SOCK_DGRAM:
-                control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-            else:
-                control.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            control.bind((str(address), port))
-            if kind == socket.SOCK_STREAM:
-                control.listen(_BACKLOG)
-        except OSError as error:
-            for one in made:
-                one.close()
-            raise InputError(
-                f"{word} port {port} on {address} cannot be used: {error.strerror}"
-                + (taken_by(word.lower(), port) if error.errno == errno.EADDRINUSE else ""),
-                hint="is another agent running on this node?  ss -lntup",
-            ) from error
-    return made[0], made[1]
-
-
 class Driver:
     """Feeds the node and carries out its effects.
 
     Args:
         node: The decisions.
-        control: From `bind_control`; all nodes use the same port. They are closed by `stop`.
+        control: The sockets; all nodes use the same port. They are closed by `stop`.
         handlers: What else is to be done.
         log: Where events go.
     """
@@ -111,45 +73,61 @@ class Driver:
         self,
         *,
         node: Node,
-        control: tuple[socket.socket, socket.socket],
+        control: Control,
         handlers: Handlers,
         log: logging.Logger,
     ) -> None:
         self._node = node
-        self._socket, self._listener = control
-        self._port = int(self._socket.getsockname()[1])
-        self._own = str(self._socket.getsockname()[0])
+        self._control = control
+        self._port = control.address[1]
+        self._tag = b""
         self._handlers = handlers
         self._log = log
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._unwritten: tuple[bytes, int] | None = None
         self._peers_stale = self._endpoints_stale = False
         self._synced_s = float("-inf")
         self._sync_later: asyncio.TimerHandle | None = None
-        self._serving = 0
-        self._accepting = False
-        self._calling = asyncio.Semaphore(CALLS_MAX)
+        self._strangers_later: asyncio.TimerHandle | None = None
+        self._exchanges = Exchanges(node, control, self.flush, log)
 
     def start(self) -> None:
         """Begin to listen and speak; call it inside the running loop."""
-        asyncio.get_running_loop().add_reader(self._socket, self._on_readable)
-        self._accept()
+        self._listen()
         self._on_timer()
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._control.members, self._on_readable)
+        if self._control.strangers is not None:
+            loop.add_reader(self._control.strangers, self._on_strangers)
+        self._exchanges.listen(self._control)
+
+    def _deafen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for one in (self._control.members, self._control.strangers):
+            if one is not None:
+                loop.remove_reader(one)
+        if self._strangers_later is not None:
+            self._strangers_later.cancel()
+        self._exchanges.deafen()
+
+    def move(self, control: Control) -> None:
+        """Listen and speak at another address from now on: that of these sockets, from `bind_control`."""
+        self._deafen()
+        self._control.close()
+        self._control, self._tag = control, b""
+        self._listen()
+        self.flush()
 
     async def stop(self) -> None:
         """Fall silent. Forwarding entries stay: pods keep talking while no agent runs."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket)
-        loop.remove_reader(self._listener)
+        self._deafen()
         for timer in (self._timer, self._sync_later):
             if timer is not None:
                 timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._socket.close()
-        self._listener.close()
+        await self._exchanges.stop()
+        self._control.close()
 
     def flush(self, *, gather: bool = False) -> bool:  # noqa: C901, PLR0912 - a case an effect
         """Carry out what the node wants done; call it after whatever was asked of it.
@@ -170,8 +148,8 @@ class Driver:
                     case Send(to, data):
                         if not forgotten:
                             self._send(to, data)
-                    case Call(to, token, data) if written:
-                        self._spawn(self._call(to, token, data))
+                    case Call(to, token) if written:
+                        self._exchanges.call(to, token)
                     case Call(token=token):
                         self._node.on_no_answer(token, "the disk takes nothing", now_s=self._now_s())
                     case Persist(data, serial):
@@ -200,6 +178,9 @@ class Driver:
                 self._handlers.space_changed()
         if self._endpoints_stale or self._peers_stale:
             self._sync(gather=gather)
+        if self._node.tag != self._tag:
+            self._tag = self._node.tag
+            self._control.sort(self._tag)
         self._set_timer()
         return written
 
@@ -241,11 +222,29 @@ class Driver:
 
     # --- datagrams and time ---------------------------------------------------------------------------------------
     def _on_readable(self) -> None:
+        self._receive(self._control.members, _DATAGRAMS_PER_TURN_MAX)
+
+    def _on_strangers(self) -> None:
+        """Who does not know this life of the agent, or nothing at all: some, then a pause."""
+        loop, strangers = asyncio.get_running_loop(), self._control.strangers
+        assert strangers is not None
+        self._strangers_later = None
+        if self._receive(strangers, _STRANGERS_PER_TURN_MAX):
+            self._node.counters.rejected["too many"] += self._control.newly_dropped()
+            loop.remove_reader(strangers)
+            self._strangers_later = loop.call_later(
+                _STRANGERS_PAUSE_S, lambda: loop.add_reader(strangers, self._on_strangers)
+            )
+
+    def _receive(self, where: socket.socket, count_max: int) -> bool:
+        """Take datagrams; False when there are no more."""
         now_s = asyncio.get_running_loop().time()
-        for _ in range(_DATAGRAMS_PER_TURN_MAX):
+        more = True
+        for _ in range(count_max):
             try:
-                data, (host, port) = self._socket.recvfrom(RELAY_BYTES_MAX + 1)
+                data, (host, port) = where.recvfrom(RELAY_BYTES_MAX + 1)
             except BlockingIOError:
+                more = False
                 break
             except OSError as error:  # an ICMP error of an earlier send, reported here by Linux
                 self._log.debug("receive failed", extra={"reason": error.strerror})
@@ -253,6 +252,7 @@ class Driver:
             if port == self._port:
                 self._node.on_datagram(data, IPv4Address(host), now_s=now_s)
         self.flush(gather=True)
+        return more
 
     def _on_timer(self) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -276,103 +276,7 @@ class Driver:
 
     def _send(self, to: IPv4Address, data: bytes) -> None:
         try:
-            self._socket.sendto(data, (str(to), self._port))
+            self._control.members.sendto(data, (str(to), self._port))
         except OSError as error:
             # No route, a full buffer, an unreachable peer: what matters is sent again until it is confirmed.
             self._log.debug("send failed", extra={"peer": str(to), "reason": error.strerror})
-
-    # --- exchanges ------------------------------------------------------------------------------------------------
-    async def _call(self, to: IPv4Address, token: int, data: bytes) -> None:
-        """One request and its answer."""
-        loop = asyncio.get_running_loop()
-        async with self._calling:
-            try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    with contextlib.closing(_stream()) as stream:
-                        stream.bind((self._own, 0))
-                        await loop.sock_connect(stream, (str(to), self._port))
-                        await loop.sock_sendall(stream, LENGTH.pack(len(data)) + data)
-                        answer = await _read_frame(stream)
-            except (OSError, TimeoutError, struct.error) as error:
-                number = error.errno if isinstance(error, OSError) else None
-                reason = os.strerror(number).lower() if number else str(error).lower() or "timed out"
-                self._node.on_no_answer(token, reason, now_s=loop.time())
-            else:
-                self._node.on_answer(token, answer, to, now_s=loop.time())
-        self.flush()
-
-    def _accept(self) -> None:
-        if not self._accepting:
-            self._accepting = True
-            asyncio.get_running_loop().add_reader(self._listener, self._on_connection)
-
-    def _on_connection(self) -> None:
-        while self._serving < SERVED_MAX:
-            try:
-                stream, (host, _) = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # no descriptor left, or the caller is gone: the next one may fare better
-                self._log.warning("connection refused", extra={"reason": error.strerror})
-                return
-            stream.setblocking(False)
-            self._serving += 1
-            self._spawn(self._serve(stream, IPv4Address(host)))
-        # The listener stays readable while callers wait: without this the loop would do nothing else.
-        self._accepting = False
-        asyncio.get_running_loop().remove_reader(self._listener)
-
-    async def _serve(self, stream: socket.socket, source: IPv4Address) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                request = await _read_frame(stream)
-                if hung_up(stream):
-                    return  # it waited too long: the work would be for nothing, when there is most of it
-                answer = self._node.on_request(request, source, now_s=loop.time())
-                if self.flush() and answer is not None:
-                    await loop.sock_sendall(stream, LENGTH.pack(len(answer)) + answer)
-        except (OSError, TimeoutError) as error:
-            self._log.debug("exchange broken off", extra={"peer": str(source), "reason": str(error)})
-        finally:
-            stream.close()
-            self._serving -= 1
-            if not loop.is_closed() and self._listener.fileno() >= 0:
-                self._accept()
-
-    def _spawn(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> None:  # type: ignore[name-defined]
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._log.error("exchange failed, this is a bug", exc_info=error)
-
-
-def _stream() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-
-
-async def _read_frame(stream: socket.socket) -> bytes:
-    """What stands behind its length.
-
-    Raises:
-        OSError: The other side hung up, or announces more than anybody may say.
-    """
-    (length,) = LENGTH.unpack(await _read(stream, LENGTH.size))
-    if length > FRAME_BYTES_MAX:
-        raise ConnectionError(0, f"wanted at most {FRAME_BYTES_MAX} bytes, {length} are announced")
-    return await _read(stream, length)
-
-
-async def _read(stream: socket.socket, count: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    data = bytearray()
-    while len(data) < count:
-        piece = await loop.sock_recv(stream, min(count - len(data), 65536))
-        if not piece:
-            raise ConnectionError(0, "it hung up")
-        data += piece
-    return bytes(data)

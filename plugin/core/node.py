@@ -1,10 +1,10 @@
 """One agent without its sockets, clock, disk and kernel: bytes and time in, effects out. Read `Node` for all it can do.
 
 THE LIFE OF A MESSAGE is read here: bytes come in by `on_datagram` (one message), `on_request` (the question of an
-exchange) or `on_answer`; `wire.decode` makes a message of them or refuses them; `Door` says whether its sender may
-speak; `_on_message` hands it to the part that it is for; what that part wants to say goes through `Outbox.send`, which
-makes bytes of it by `wire.encode` and chooses the way; `effects` hands them out. The driver (plugin/agent/driver.py)
-carries bytes and time in and effects out: it is the only other file that a message passes.
+exchange) or `on_answer`; `Gate` opens the seal and makes a message of them (`wire.parse`), or refuses them; `Door` says
+whether its sender may speak; `_on_message` hands it to the part that it is for; what that part wants to say goes
+through `Outbox.send`, which makes bytes of it, seals them for their receiver and chooses the way; `effects` hands them
+out. The driver (plugin/agent/driver.py) carries bytes and time in and effects out.
 
 The parts are in rooms: who is a member and answers (membership), who is where (forwarding), who may give which
 addresses away (ipam), how agents join and become equal (cluster), what can be said (messages). Here they are joined,
@@ -18,6 +18,7 @@ from ipaddress import IPv4Address
 from plugin.core.cluster.census import Census
 from plugin.core.cluster.door import Door
 from plugin.core.cluster.equality import Equality
+from plugin.core.cluster.gate import Gate
 from plugin.core.cluster.pings import Pings
 from plugin.core.cluster.reunion import Reunion
 from plugin.core.cluster.showing import Showing
@@ -40,8 +41,8 @@ from plugin.core.membership.swim import (
     Verdict,
 )
 from plugin.core.membership.switches import Switches
-from plugin.core.messages import kinds, wire
-from plugin.core.messages.codec import WireError
+from plugin.core.messages import kinds
+from plugin.core.messages.keys import Keys
 from plugin.core.messages.values import Brief, Member, MemberState
 from plugin.core.outbox import (
     Counters,
@@ -66,9 +67,7 @@ class Node:
         holders: Names who has an address or a MAC.
     """
 
-    def __init__(
-        self, *, me: Member, keys: wire.Keys, seeds: Iterable[IPv4Address], founders: int, chance: Chance
-    ) -> None:
+    def __init__(self, *, me: Member, keys: Keys, seeds: Iterable[IPv4Address], founders: int, chance: Chance) -> None:
         self._members = Members(me)
         self._links = Links(self._members)
         self._outbox = Outbox(self._members, self._links, keys)
@@ -82,6 +81,7 @@ class Node:
             network=keys.network, outbox=self._outbox, allocator=self.allocator, chance=chance, founders=founders
         )
         self._door = Door(self._outbox, self.council, lambda address: address in self.seeds)
+        self._gate = Gate(self._outbox, self._door)
         self._reunion = Reunion(
             outbox=self._outbox,
             directory=self._directory,
@@ -124,7 +124,7 @@ class Node:
         return self._members.me
 
     @property
-    def keys(self) -> wire.Keys:
+    def keys(self) -> Keys:
         """What all members share."""
         return self._outbox.keys
 
@@ -191,6 +191,19 @@ class Node:
         self._showing.tell(self._now_s)
         return self._outbox.take()
 
+    def is_member(self, address: IPv4Address) -> bool:
+        """Whether a member is at this address, or one is looked for there."""
+        return address in self.seeds or self._members.at(address) is not None
+
+    @property
+    def tag(self) -> bytes:
+        """What datagrams for this life of the agent have at `wire.TAG_OFFSET`."""
+        return self._outbox.sessions.tag
+
+    def believe_routes(self, way: Callable[[IPv4Address], IPv4Address | None]) -> None:
+        """Ask `way` from now on by which of its own addresses this node reaches another one; None: by none."""
+        self._door.way = way
+
     def believe_overlay(self, carries: Callable[[IPv4Address], bool]) -> None:
         """Ask `carries` from now on whether the overlay still carries packets to a node whose agent is silent."""
         self._census.carries = carries
@@ -236,6 +249,8 @@ class Node:
     def on_timer(self, *, now_s: float, late_s: float = 0.0) -> None:
         """Whatever is due; `late_s`: how long ago this should have been called."""
         self._now_s = now_s
+        if self._outbox.sessions.worn:
+            self._census.renew()
         self._conclude(self._detector.on_timer(now_s=now_s, late_s=late_s), now_s)
         self._spread.patience = self._detector.patience
         self._spread.on_timer(now_s=now_s)
@@ -251,47 +266,39 @@ class Node:
     def on_datagram(self, data: bytes, source: IPv4Address, *, now_s: float) -> None:
         """A datagram came from the node `source`; garbage and strangers are counted and change nothing."""
         self._now_s = now_s
-        counters = self.counters
-        counters.received += 1
-        counters.received_bytes += len(data)
-        try:
-            received = wire.decode_datagram(data, self.keys)
-        except wire.OtherClusterError as error:
-            self._door.refuse(source, error.code, now_s)
-            return
-        except WireError:
-            counters.rejected["malformed"] += 1
+        received = self._gate.datagram(data, source, now_s=now_s)
+        if received is None:
             return
         if isinstance(received, kinds.Relay):
             self._on_relay(received)
             return
         if isinstance(received.message, kinds.Refuse):
             self._door.on_refuse(received, source, now_s)
-        elif self._door.admits(received.sender, now_s=now_s):
+        elif self._door.admits(received.sender, source, now_s=now_s):
             self._heard_from(received.sender, source, now_s)
             self._on_message(received.message, received.sender, now_s, direct=source == received.sender.address)
         self._equality.touched(now_s=now_s)
 
-    def on_request(self, data: bytes, source: IPv4Address, *, now_s: float) -> bytes | None:
-        """The request of an exchange; the answer, to be sent after the effects were carried out. None: hang up."""
+    def greeting(self, challenge: bytes) -> bytes:
+        """What is said first to who connects; `challenge` are random bytes that were never used before."""
+        return self._gate.greeting(challenge)
+
+    def on_request(self, data: bytes, challenge: bytes, source: IPv4Address, *, now_s: float) -> bytes | None:
+        """The request of an exchange that began with `greeting(challenge)`.
+
+        Returns:
+            The answer, to be sent after the effects were carried out. None: hang up.
+        """
         self._now_s = now_s
-        self.counters.received_bytes += len(data)
-        try:
-            received = wire.decode(data, self.keys)
-        except wire.OtherClusterError as error:
-            self._door.refuse(source, error.code, now_s)
-            return self._encoded(self._door.refusal(error.code))
-        except WireError:
-            self.counters.rejected["malformed"] += 1
-            return None
-        if isinstance(received, kinds.Relay) or isinstance(received.message, kinds.Refuse):
-            return None
-        sender = received.sender
-        if (taken := self._door.name_taken(sender)) is not None:
-            return self._encoded(taken)
+        asked = self._gate.request(data, challenge, source, now_s=now_s)
+        if asked is None or isinstance(asked, bytes):
+            return asked
+        sender = asked.received.sender
+        if (refusal := self._door.turned_away(sender, source, now_s=now_s)) is not None:
+            return self._gate.answered(asked, refusal)
         self._heard_from(sender, source, now_s)
         answer: kinds.Answer
-        match received.message:
+        match asked.received.message:
             case kinds.Sync() as sync:
                 answer = self._reunion.on_sync(sync, sender, now_s=now_s)
             case kinds.Prepare() | kinds.Accept() | kinds.Ask() as request:
@@ -299,28 +306,25 @@ class Node:
             case _:
                 return None
         self._equality.touched(now_s=now_s)
-        return self._encoded(answer)
+        return self._gate.answered(asked, answer)
+
+    def on_greeting(self, token: int, said: bytes) -> bytes:
+        """Who was called speaks first; the request, to be sent to it.
+
+        Raises:
+            WireError: It is no agent, or speaks another version of the protocol.
+        """
+        return self._outbox.greeted(token, said)
 
     def on_answer(self, token: int, data: bytes, source: IPv4Address, *, now_s: float) -> None:
         """The answer of an exchange that `Call` asked for."""
         self._now_s = now_s
-        self.counters.received_bytes += len(data)
-        try:
-            received = wire.decode(data, self.keys)
-        except wire.OtherClusterError as error:
-            self._door.note(source, "", self._door.refusal(error.code).reason, now_s)
-            self._outbox.unanswered(token, "it belongs to another cluster")
-            return
-        except WireError:
-            self.counters.rejected["malformed"] += 1
-            self._outbox.unanswered(token, "its answer makes no sense")
-            return
-        if isinstance(received, kinds.Relay):
-            self._outbox.unanswered(token, "its answer makes no sense")
+        received = self._gate.answer(token, data, source, now_s=now_s)
+        if received is None:
             return
         if isinstance(received.message, kinds.Refuse):
             self._door.on_refuse(received, source, now_s)
-        elif self._door.admits(received.sender, now_s=now_s):
+        elif self._door.admits(received.sender, source, now_s=now_s):
             self._heard_from(received.sender, source, now_s)
             self.council.refuse("")
         self._outbox.answered(token, received.sender, received.message)  # type: ignore[arg-type]
@@ -369,6 +373,9 @@ class Node:
                 self._spread.has_table(name, version, now_s=now_s)
             case kinds.RingNews():
                 self.council.on_news(message)
+            case kinds.Hello() if direct and self._members.others.get(name) != sender:
+                # What is known of it is of a later life, as it seems: it has to hear that, and to contradict.
+                self._reunion.sync(sender.address)
 
     def _on_brief(self, message: kinds.Ping | kinds.Ack, sender: Member, now_s: float) -> None:
         """What pings and their answers carry along."""
@@ -404,8 +411,3 @@ class Node:
     def _brief(self) -> Brief:
         quiet_ms = self._equality.quiet_ms(now_s=self._now_s)
         return Brief(self.digest, quiet_ms, self._directory.own.version, self.allocator.free)
-
-    def _encoded(self, message: kinds.Message) -> bytes:
-        data = wire.encode(message, self.me, self.keys)
-        self.counters.sent_bytes += len(data)
-        return data

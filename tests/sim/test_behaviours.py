@@ -7,7 +7,7 @@ import pytest
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.council import Council, Wish
 from plugin.core.membership.members import Peer, PeerState
-from plugin.core.messages.wire import Keys
+from plugin.core.messages.keys import Keys
 from plugin.core.node import Node
 from tests.support.simulation import Machine, World
 

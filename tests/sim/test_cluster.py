@@ -57,9 +57,11 @@ class Storm:
         if not self.may_lose_disks:
             return False
         councils = [one.node.council for one in self.machines if one.node is not None]
-        seats = max(councils, key=lambda council: council.epoch).seats
+        # What somebody has voted for can become the next decree at any time.
+        voted = [{seat.uid for seat in one.voted.value.seats} for one in councils if one.voted.value is not None]
+        latest = max(councils, key=lambda council: council.epoch).seats
         living = {one.uid for one in self.machines if one is not machine and one.uid and not one.destroyed}
-        return 2 * len(living & seats.keys()) >= len(seats)
+        return all(2 * len(living & seats) >= len(seats) for seats in (set(latest), *voted))
 
     def start(self) -> None:
         machine = self.one()

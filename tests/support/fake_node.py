@@ -20,8 +20,8 @@ from plugin.core.cni.hostports import PortMapping
 from plugin.core.cni.types import CniError
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.shares import Share
+from plugin.core.messages.keys import Keys
 from plugin.core.messages.values import Member
-from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link import netns, nsid, pods

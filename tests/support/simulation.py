@@ -15,8 +15,8 @@ from typing import Any
 from plugin.core.ipam.allocator import EXPOSE, AddressTakenError, Attachment, PoolExhaustedError
 from plugin.core.ipam.council import Wish
 from plugin.core.membership.members import PeerState
+from plugin.core.messages.keys import Keys
 from plugin.core.messages.values import Member
-from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Call, Noted, Persist, Send, SpaceChanged
 
@@ -234,8 +234,8 @@ class World:
                 match effect:
                     case Send(to, data):
                         self.send(machine, to, data)
-                    case Call(to, token, data) if machine.unwritten is None:
-                        self.call(machine, to, token, data)
+                    case Call(to, token) if machine.unwritten is None:
+                        self.call(machine, to, token)
                     case Call(token=token):  # nothing that is not on the disk may be spoken of
                         node.on_no_answer(token, "disk full", now_s=self.local_s(machine))
                     case Persist(data, serial):
@@ -289,10 +289,9 @@ class World:
             machine.node.on_datagram(data, source, now_s=self.local_s(machine))
             self.settle(machine)
 
-    def call(self, machine: Machine, to: IPv4Address, token: int, data: bytes) -> None:  # noqa: C901
+    def call(self, machine: Machine, to: IPv4Address, token: int) -> None:  # noqa: C901
         """A request on TCP: nothing is lost in the middle, but either way can be cut, or an end can die."""
         self.sent["calls"] += 1
-        self.sent["bytes"] += len(data)
         caller, source = machine.node, machine.address
 
         def fail(reason: str) -> None:
@@ -314,7 +313,12 @@ class World:
             if other is None or other.node is None:
                 self.later(self.delay_s, lambda: fail("connection refused"))
                 return
-            result = other.node.on_request(data, source, now_s=self.local_s(other))
+            if machine.node is not caller or caller is None:
+                return
+            challenge = next(self.counter).to_bytes(8, "big")
+            data = caller.on_greeting(token, other.node.greeting(challenge))
+            self.sent["bytes"] += len(data)
+            result = other.node.on_request(data, challenge, source, now_s=self.local_s(other))
             self.settle(other)
             if other.unwritten is not None:
                 result = None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from plugin.core.messages.wire import VERSION as PROTOCOL
+
 _REPAIRS_SHOWN: Final = 8
 
 
@@ -16,7 +18,10 @@ def overview(status: dict[str, Any]) -> str:
     known = [peer for peer in peers if peer["name"]]
     links = len(known)
     router = [
-        ("Protocol", f"weavelab 2, UDP and TCP {status['control_port']}, VXLAN on UDP {status['overlay']['port']}"),
+        (
+            "Protocol",
+            f"weavelab {PROTOCOL}, UDP and TCP {status['control_port']}, VXLAN on UDP {status['overlay']['port']}",
+        ),
         ("Name", f"{status['peer']}({status['name']})"),
         ("Encryption", "disabled"),
         ("Password", "set" if status["password"] else "none"),
@@ -26,6 +31,8 @@ def overview(status: dict[str, Any]) -> str:
         ("Peers", f"{len(known) + 1} (with {connections.get('established', 0)} of {links} established)"),
         ("TrustedSubnets", "none"),
     ]
+    if status["rejected"]:
+        router.append(("Refused", ", ".join(f"{count} {reason}" for reason, count in status["rejected"].items())))
     address = status["bridge"]["address"]
     shown = address if status["bridge"]["exposed"] else f"without its address {address} (hidden)"
     parts = [

@@ -86,6 +86,7 @@ class Status:
             "node_address": config.node_address,
             "control_port": config.control_port,
             "password": bool(config.password),
+            "rejected": {reason: count for reason, count in self._node.counters.rejected.items() if count},
             "range": config.range,
             "targets": [str(target) for target in self._targets.addresses],
             "bridge": {

@@ -4,7 +4,7 @@ It holds no table itself (plugin/core/membership does) and judges nobody: it car
 links and endpoints, to broadcast, and to what people are shown.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
@@ -76,7 +76,7 @@ class Census:
     def learn(self, records: Iterable[Member], *, now_s: float) -> None:
         """These records were told; those that are newer than what is known hold from now on."""
         life = self._members.me.life
-        for record in records:
+        for record in self._on_nodes(records):
             before = self._members.others.get(record.name)
             changed = self._members.learn(record)
             if changed is None:
@@ -104,6 +104,16 @@ class Census:
             self._showing.changed(name)
         if self._members.me.life != life:
             self._directory.relive(self._members.me.life)
+
+    def _on_nodes(self, records: Iterable[Member]) -> Iterator[Member]:
+        """Without those in the pod range: no agent is there, whoever says so. Where it speaks, door.py refuses it."""
+        network = self._outbox.keys.network
+        return (record for record in records if record.address not in network)
+
+    def renew(self) -> None:
+        """This agent begins a new life without an end of the one before: its sessions were used up."""
+        self._members.renew()
+        self._directory.relive(self._members.me.life)
 
     def believe(self, name: str, state: MemberState, *, now_s: float) -> None:
         """A member is thought to be in this state, if nothing worse is believed already."""

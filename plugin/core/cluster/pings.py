@@ -81,11 +81,11 @@ class Pings:
         if member is not None:
             news = self._members.news(fields.NEWS_PER_DATAGRAM_MAX, first=name)
             links = self._links.news(fields.LINKS_PER_DATAGRAM_MAX)
-            self._outbox.send_direct(member.address, Ping(seq, self._brief(), news, links))
+            self._outbox.send_direct(member, Ping(seq, self._brief(), news, links))
 
     def answer(self, asker: Member, seq: int) -> None:
         """`asker` has pinged; the answer goes the same way back: it is this way that is asked about."""
-        self._outbox.send_direct(asker.address, self._ack(seq, "", asker.name))
+        self._outbox.send_direct(asker, self._ack(seq, "", asker.name))
 
     def ask(self, helper: str, name: str, seq: int) -> None:
         """Ask `helper` to ping `name`, which does not answer here."""

@@ -110,6 +110,10 @@ class Members:
             incarnation = rumour.incarnation + 1
         self._set_me(replace(self._me, life=life, incarnation=incarnation))
 
+    def renew(self) -> None:
+        """This agent is in another life from now on."""
+        self._set_me(replace(self._me, life=self._me.life + 1, incarnation=0))
+
     def leave(self) -> None:
         """This agent goes for good."""
         self._set_me(replace(self._me, state=MemberState.LEFT))

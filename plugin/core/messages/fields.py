@@ -31,6 +31,7 @@ from plugin.core.messages.kinds import (
     Ack,
     Ask,
     Grant,
+    Hello,
     Kind,
     Ping,
     PingFor,
@@ -147,6 +148,7 @@ FIELDS: Final[dict[Kind, tuple[type[Any], dict[str, Codec[Any]]]]] = {
     Kind.SEEN: (Seen, {"version": COUNTER}),
     Kind.RING: (RingNews, {"segments": listing(SEGMENT, SEGMENTS_PER_DATAGRAM_MAX)}),
     Kind.REFUSE: (Refuse, {"code": text(20), "reason": SENTENCE, "uid": OWNER}),
+    Kind.HELLO: (Hello, {}),
     Kind.SYNC: (
         Sync,
         {

@@ -33,6 +33,7 @@ class Kind(IntEnum):
     RING = 8
     REFUSE = 9
     RELAY = 10
+    HELLO = 11
     SYNC = 16
     PREPARE = 17
     PROMISE = 18
@@ -134,6 +135,13 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """You speak to an earlier life of me, or to who had this address before: this is who I am now."""
+
+    KIND: ClassVar = Kind.HELLO
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """Everything I know; the answer is the same from the other side. `wanted` are tables to send in a next exchange."""
 
@@ -224,7 +232,7 @@ class Relay:
     data: bytes
 
 
-Datagram: TypeAlias = Ping | Ack | PingFor | Step | TablePart | Pull | Seen | RingNews | Refuse
+Datagram: TypeAlias = Ping | Ack | PingFor | Step | TablePart | Pull | Seen | RingNews | Refuse | Hello
 Request: TypeAlias = Sync | Prepare | Accept | Ask
 Answer: TypeAlias = Sync | Promise | Accepted | Grant | Refuse
 Message: TypeAlias = Datagram | Request | Answer

@@ -5,6 +5,8 @@ The rooms above decide with them, and say what they mean (membership, forwarding
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from hashlib import blake2b
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -50,6 +52,16 @@ class Member:
     def answers(self) -> bool:
         """Whether it is believed to be there."""
         return self.state <= MemberState.SUSPECT
+
+    @property
+    def session(self) -> bytes:
+        """8 bytes that name this life of it, as messages do: no other agent has them, and no earlier or later life."""
+        return _session(self.uid, self.life)
+
+
+@lru_cache(maxsize=2 * MEMBERS_MAX)
+def _session(uid: str, life: int) -> bytes:
+    return blake2b(f"{uid}\n{life}".encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

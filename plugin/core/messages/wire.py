@@ -1,36 +1,41 @@
 """Messages become bytes and bytes become messages: datagrams on UDP 6783, exchanges on TCP 6783.
 
-    0      2         3      4             12         20
-    +------+---------+------+-------------+----------+------------------
-    | "WV" | version | kind | cluster (8) | seal (8) | body, JSON (UTF-8)
-    +------+---------+------+-------------+----------+------------------
+    0      2         3      4             8        12         20       24          40
+    +------+---------+------+-------------+--------+----------+--------+-----------+-------------------
+    | "WV" | version | kind | cluster (4) | to (4) | from (8) | number | seal (16) | body, JSON (UTF-8)
+    +------+---------+------+-------------+--------+----------+--------+-----------+-------------------
 
-`cluster` condenses what all members must agree on (`Keys`). `seal` is a keyed hash over everything else, the key made
-from the cluster's password: who does not know it can neither speak nor change what was said. The body of every message
-but RELAY is a JSON object, so that `tcpdump -A -n port 6783` can be read by a person; it names its sender, because a
-message may come by way of another agent (RELAY). On TCP one request and one answer follow each other, each behind its
-length (4 bytes, big-endian).
+`cluster` condenses what all members must agree on (plugin/core/messages/keys.py). `to` and `from` are the lives of two
+agents: a message is for one agent, as long as it runs, and counted in `number`. `seal` covers everything else, by a key
+that only these two lives have (sessions.py, and exchange.py for TCP). The body of every message but RELAY is a JSON
+object, so that `tcpdump -A -n port 6783` can be read by a person; it names its sender, because a message may come by
+way of another agent (RELAY).
 
-Bytes from a peer are checked here, once: `decode` answers with a message whose every field is in bounds, or raises
-WireError, whatever the bytes. What follows from it is decided in plugin/core/node.py.
+Bytes from a peer are checked here, once: `head_of` looks at what costs nothing, and `parse` answers with a message
+whose every field is in bounds, or raises WireError, whatever the bytes. What follows from it is decided in
+plugin/core/node.py.
 """
 
 import json
 import struct
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass
 from hmac import compare_digest
-from ipaddress import IPv4Address, IPv4Network
-from typing import Final
+from ipaddress import IPv4Address
+from typing import Final, NamedTuple
 
 from plugin.core.messages.codec import WireError
 from plugin.core.messages.fields import FIELDS, MEMBER
+from plugin.core.messages.keys import SEAL_BYTES, seal
 from plugin.core.messages.kinds import Kind, Message, Relay
 from plugin.core.messages.values import Member
 
 MAGIC: Final = b"WV"
-VERSION: Final = 2
-HEADER: Final = struct.Struct(">2sBB8s8s")
+VERSION: Final = 3
+HEADER: Final = struct.Struct(">2sBB4s4s8sI16s")
+TAG_OFFSET: Final = 8
+"""Where `to` is: the kernel sorts datagrams by it before an agent sees them (plugin/agent/sockets.py)."""
+
+NUMBER_MAX: Final = (1 << 32) - 1
 LENGTH: Final = struct.Struct(">I")
 DATAGRAM_BYTES_MAX: Final = 1400
 """Fits an underlay of 1500 without fragments, with room for a tunnel below."""
@@ -39,125 +44,125 @@ RELAY_BYTES_MAX: Final = DATAGRAM_BYTES_MAX + HEADER.size + 8
 FRAME_BYTES_MAX: Final = 8 << 20
 """A whole state of 2,000 members and 20,000 pods is below 4 MiB."""
 
+_COVERED: Final = HEADER.size - SEAL_BYTES
+_NO_SEAL: Final = bytes(SEAL_BYTES)
+_KINDS: Final = {int(kind): kind for kind in Kind}
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """What a cluster has in common: agents with other values refuse each other, and say which value differs.
 
-    Attributes:
-        cluster: The cluster's name.
-        network: The pod range.
-        overlay: Whatever else would part agents silently: VNI and port of the overlay, say.
-        password: Empty for none.
-        mark: 8 bytes in every header: a hash of all but the password.
+class Head(NamedTuple):
+    """What stands before the body, and has broken no rule so far."""
+
+    kind: Kind
+    mark: bytes
+    to: bytes
+    sender: bytes
+    number: int
+    seal: bytes
+
+
+class StrangerError(WireError):
+    """The message is in form, but not sealed for this agent.
+
+    Args:
+        text: What is wrong.
+        code: `cluster`: it is from another cluster; `session`: it is to somebody else, or to an earlier life of this
+            agent; `password`: its seal is wrong; `replay`: it was here before.
+        head: Its header, none of which may be believed.
     """
 
-    cluster: str
-    network: IPv4Network
-    overlay: str = ""
-    password: str = field(default="", repr=False)
-    mark: bytes = field(init=False)
-    _seal: "blake2b" = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        words = f"{self.cluster}\n{self.network}\n{self.overlay}".encode()
-        object.__setattr__(self, "mark", blake2b(words, digest_size=8).digest())
-        key = blake2b(self.password.encode(), digest_size=32).digest()
-        object.__setattr__(self, "_seal", blake2b(digest_size=8, key=key))
-
-    def seal(self, covered: bytes) -> bytes:
-        """8 bytes that only who knows the password can make (BLAKE2b keyed, RFC 7693)."""
-        sealing = self._seal.copy()
-        sealing.update(covered)
-        return sealing.digest()
+    def __init__(self, text: str, code: str, head: Head) -> None:
+        super().__init__(text)
+        self.code = code
+        self.head = head
 
 
-_EXCHANGED: Final = frozenset(kind for kind in Kind if kind >= Kind.SYNC) | {Kind.REFUSE}
+class Opened(NamedTuple):
+    """A message with its seal looked at; `sealed` is False for a REFUSE of a stranger, which is let through."""
 
-
-def encode(message: Message, sender: Member, keys: Keys) -> bytes:
-    """The bytes of `message`, without the length that precedes it on TCP."""
-    body = {"from": MEMBER.dump(sender)}
-    _, fields = FIELDS[message.KIND]
-    for name, codec in fields.items():
-        body[name] = codec.dump(getattr(message, name))
-    data = json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode()
-    sealed = _sealed(message.KIND, data, keys)
-    limit = FRAME_BYTES_MAX if message.KIND >= Kind.SYNC else DATAGRAM_BYTES_MAX
-    assert len(sealed) <= limit, f"{message.KIND.name} of {len(sealed)} bytes"
-    return sealed
-
-
-def encode_relay(relay: Relay, keys: Keys) -> bytes:
-    """A datagram to be passed on: the destination's address and the datagram itself."""
-    return _sealed(Kind.RELAY, relay.to.packed + relay.data, keys)
-
-
-def _sealed(kind: Kind, body: bytes, keys: Keys) -> bytes:
-    seal = keys.seal(bytes([kind]) + body)
-    return HEADER.pack(MAGIC, VERSION, kind, keys.mark, seal) + body
+    head: Head
+    body: bytes
+    sealed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message and who sent it; `sealed` is False for a REFUSE from another cluster or password."""
+    """A message and who sent it; `sealed` as in `Opened`."""
 
     sender: Member
     message: Message
     sealed: bool = True
 
 
-class OtherClusterError(WireError):
-    """The message is well formed but from another cluster, or sealed with another password (`code`)."""
+def body_of(message: Message, sender: Member) -> bytes:
+    """A message without its header: the same to whomever it goes."""
+    body = {"from": MEMBER.dump(sender)}
+    _, fields = FIELDS[message.KIND]
+    for name, codec in fields.items():
+        body[name] = codec.dump(getattr(message, name))
+    data = json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode()
+    limit = FRAME_BYTES_MAX if message.KIND >= Kind.SYNC else DATAGRAM_BYTES_MAX
+    assert HEADER.size + len(data) <= limit, f"{message.KIND.name} of {HEADER.size + len(data)} bytes"
+    return data
 
-    def __init__(self, text: str, code: str) -> None:
-        super().__init__(text)
-        self.code = code
+
+def relay_body(relay: Relay) -> bytes:
+    """What is to be passed on: the destination's address and the datagram, sealed for it by whoever wrote it."""
+    return relay.to.packed + relay.data
 
 
-def decode(data: bytes, keys: Keys) -> Received | Relay:
-    """The message in a datagram or in the body of an exchange.
+def sealed(head: Head, body: bytes, key: bytes) -> bytes:
+    """All bytes of a message; the seal that `head` has so far does not matter."""
+    kind, mark, to, sender, number, _ = head
+    covered = HEADER.pack(MAGIC, VERSION, kind, mark, to, sender, number, _NO_SEAL)[:_COVERED]
+    return covered + seal(key, covered, body) + body
+
+
+def is_sealed(data: bytes, key: bytes) -> bool:
+    """Whether the seal of a message was made with this key, for exactly this message."""
+    view = memoryview(data)
+    return compare_digest(view[_COVERED : HEADER.size], seal(key, view[:_COVERED], view[HEADER.size :]))
+
+
+def head_of(data: bytes) -> Head:
+    """The header of a message.
 
     Raises:
-        OtherClusterError: It is from an agent of another cluster, or with another password.
-        WireError: Whatever else is wrong with it; no other exception leaves this function.
+        WireError: It is none.
     """
-    kind, body, sealed = _opened(data, keys)
-    if kind is Kind.RELAY:
-        if len(body) <= 4:
-            raise WireError("nothing to pass on")
-        return Relay(IPv4Address(body[:4]), body[4:])
-    return _parsed(kind, body, sealed=sealed)
-
-
-def _opened(data: bytes, keys: Keys) -> tuple[Kind, bytes, bool]:
     if len(data) < HEADER.size:
         raise WireError(f"a message has at least {HEADER.size} bytes, found {len(data)}")
-    magic, version, number, mark, seal = HEADER.unpack_from(data)
+    magic, version, number, mark, to, sender, count, found = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise WireError(f"a message starts with {MAGIC!r}, found {magic!r}")
     if version != VERSION:
         raise WireError(f"this agent speaks protocol version {VERSION}, found {version}")
-    try:
-        kind = Kind(number)
-    except ValueError:
-        raise WireError(f"kind {number} is unknown") from None
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise WireError(f"kind {number} is unknown")
     limit = FRAME_BYTES_MAX if kind >= Kind.SYNC else RELAY_BYTES_MAX
     if len(data) > limit:
         raise WireError(f"a message has at most {limit} bytes, found {len(data)}")
-    body = data[HEADER.size :]
-    same = mark == keys.mark
-    sealed = same and compare_digest(seal, keys.seal(bytes([kind]) + body))
-    if not sealed and kind is not Kind.REFUSE:
-        raise (
-            OtherClusterError("another password", "password")
-            if same
-            else OtherClusterError("another cluster", "cluster")
-        )
-    return kind, body, sealed
+    return Head(kind, mark, to, sender, count, found)
 
 
-def _parsed(kind: Kind, data: bytes, *, sealed: bool) -> Received:
+def parse(opened: Opened) -> Received | Relay:
+    """The message behind a header.
+
+    Raises:
+        WireError: It breaks a rule; no other exception leaves this function.
+    """
+    head, body, is_true = opened
+    if head.kind is Kind.RELAY:
+        if len(body) <= 4:
+            raise WireError("nothing to pass on")
+        return Relay(IPv4Address(body[:4]), body[4:])
+    received = _parsed(head.kind, body, is_true=is_true)
+    if is_true and received.sender.session != head.sender:
+        raise WireError("from: wanted the sender that the header names")
+    return received
+
+
+def _parsed(kind: Kind, data: bytes, *, is_true: bool) -> Received:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
@@ -175,15 +180,4 @@ def _parsed(kind: Kind, data: bytes, *, sealed: bool) -> Received:
         sender = MEMBER.load(body.get("from"))
     except WireError as error:
         raise WireError(f"from: {error.message}") from None
-    return Received(sender, made(**values), sealed)
-
-
-def decode_datagram(data: bytes, keys: Keys) -> Received | Relay:
-    """As `decode`, for what came in a datagram.
-
-    Raises:
-        WireError: As `decode`; also a message that belongs on TCP.
-    """
-    if len(data) > 3 and data[3] in _EXCHANGED and data[3] != Kind.REFUSE:
-        raise WireError("a message of this kind does not come as a datagram")
-    return decode(data, keys)
+    return Received(sender, made(**values), is_true)

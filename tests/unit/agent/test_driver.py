@@ -12,12 +12,18 @@ from itertools import pairwise
 
 import pytest
 
-from plugin.agent.driver import CALL_TIMEOUT_S, SERVED_MAX, Driver, bind_control
+from plugin.agent.driver import Driver
+from plugin.agent.exchanges import CALL_TIMEOUT_S
+from plugin.agent.guests import PER_ADDRESS_MAX
+from plugin.agent.sockets import bind_control
 from plugin.core.errors import InputError, MissingError
 from plugin.core.membership.members import PeerState
 from plugin.core.messages import kinds, values, wire
+from plugin.core.messages.exchange import GREETING, Calling, greeting
+from plugin.core.messages.keys import Keys
+from plugin.core.messages.kinds import Kind
 from plugin.core.messages.values import Member
-from plugin.core.messages.wire import FRAME_BYTES_MAX, LENGTH, Keys
+from plugin.core.messages.wire import FRAME_BYTES_MAX, HEADER, LENGTH, Head
 from plugin.core.node import Node
 from plugin.core.outbox import Call, Noted, Persist, Send
 
@@ -88,16 +94,34 @@ async def frame(stream: asyncio.StreamReader) -> bytes:
 
 
 async def dial(port: int, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, wait to be greeted, and say this."""
     reader, writer = await asyncio.open_connection(str(ONE), port, local_addr=(str(TWO), 0))
+    await reader.readexactly(GREETING.size)
     writer.write(data)
     return reader, writer
 
 
-def request() -> bytes:
-    """What an agent that knows nothing asks when it joins."""
-    sync = kinds.Sync((STRANGER,), (), (), (), (), values.RingState("", 0, (), (), ()), False)
-    data = wire.encode(sync, STRANGER, KEYS)
-    return LENGTH.pack(len(data)) + data
+SYNC = kinds.Sync((STRANGER,), (), (), (), (), values.RingState("", 0, (), (), ()), False)
+"""What an agent that knows nothing asks when it joins."""
+
+
+async def ask(port: int, keys: Keys = KEYS) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Calling]:
+    """Connect, and ask that."""
+    reader, writer = await asyncio.open_connection(str(ONE), port, local_addr=(str(TWO), 0))
+    calling = Calling(keys, STRANGER.session, 1, await reader.readexactly(GREETING.size))
+    data = calling.request(Kind.SYNC, wire.body_of(SYNC, STRANGER))
+    writer.write(LENGTH.pack(len(data)) + data)
+    return reader, writer, calling
+
+
+async def answered(port: int) -> kinds.Answer:
+    """What somebody who joins is told."""
+    async with asyncio.timeout(DEADLINE_S):
+        reader, writer, calling = await ask(port)
+        received = wire.parse(calling.open(await frame(reader)))
+        writer.close()
+    assert isinstance(received, wire.Received)
+    return received.message
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -177,7 +201,14 @@ def datagrams(port: int) -> socket.socket:
     return made
 
 
-def test_a_flood_leaves_the_loop_turns_for_others() -> None:
+def forged(agent: Agent) -> bytes:
+    """What somebody can send who has listened on the underlay and does not know the password."""
+    head = Head(Kind.PULL, KEYS.mark, agent.node.tag, STRANGER.session, 1, b"")
+    return wire.sealed(head, b"{}", b"guess")
+
+
+@pytest.mark.parametrize(("members", "most"), [(True, 256), (False, 16)], ids=["forged", "rubbish"])
+def test_a_flood_leaves_the_loop_turns_for_others(*, members: bool, most: int) -> None:
     async def main() -> None:
         port = free_port()
         agent = Agent(ONE, port, seeds=())
@@ -188,12 +219,49 @@ def test_a_flood_leaves_the_loop_turns_for_others() -> None:
             asyncio.get_running_loop().call_soon(look)
 
         async with running(agent):
+            data = forged(agent) if members else b"x"
             with datagrams(port) as peer:
-                for _ in range(1000):
-                    peer.sendto(b"x", (str(ONE), port))
+                for _ in range(500):
+                    peer.sendto(data, (str(ONE), port))
                 look()
-                await until(lambda: agent.node.counters.received >= 1000)
-        assert max(later - earlier for earlier, later in pairwise(turns)) <= 256
+                await until(lambda: agent.node.counters.received >= 100)
+        assert max(later - earlier for earlier, later in pairwise(turns)) <= most
+
+    asyncio.run(main())
+
+
+def test_datagrams_of_strangers_that_nobody_has_time_for_are_dropped_by_the_kernel_and_counted() -> None:
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            with datagrams(port) as peer:
+                for _ in range(2000):
+                    peer.sendto(bytes(1000), (str(ONE), port))
+                # All of it happened before the agent looked: members' datagrams have not been lost for it.
+                peer.sendto(forged(agent), (str(ONE), port))
+                await until(lambda: agent.node.counters.rejected["other password"] > 0)
+                await until(lambda: agent.node.counters.rejected["too many"] > 1000)
+                assert agent.node.counters.received < 1000
+
+    asyncio.run(main())
+
+
+def test_a_new_life_is_heard_at_once() -> None:
+    """The kernel sorts by the life of an agent, and is told when it has another one."""
+
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            agent.node._census.renew()
+            agent.driver.flush()
+            with datagrams(port) as peer:
+                for _ in range(500):
+                    peer.sendto(b"x", (str(ONE), port))
+                peer.sendto(forged(agent), (str(ONE), port))
+                await until(lambda: agent.node.counters.rejected["other password"] > 0)
+                assert agent.node.counters.received < 100, "it has not waited behind the others"
 
     asyncio.run(main())
 
@@ -220,6 +288,28 @@ def test_a_stopped_driver_is_silent_and_its_port_free() -> None:
     asyncio.run(main())
 
 
+def test_an_agent_that_moves_listens_at_the_new_address_and_not_at_the_old_one() -> None:
+    async def main() -> None:
+        port, there = free_port(), IPv4Address("127.0.0.3")
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            agent.driver.move(bind_control(there, port, free=True))
+            bind_control(ONE, port).close()  # it is free
+            reader, writer = await asyncio.open_connection(str(there), port, local_addr=(str(TWO), 0))
+            assert (await reader.readexactly(GREETING.size))[:12] == agent.node.greeting(bytes(8))[:12]
+            writer.close()
+            with datagrams(port) as peer:
+                for data in (b"x", forged(agent)):
+                    peer.sendto(data, (str(there), port))
+                await until(lambda: agent.node.counters.received == 2)
+
+    asyncio.run(main())
+
+
+def test_sockets_can_be_made_for_an_address_that_is_still_to_come() -> None:
+    bind_control(IPv4Address("192.0.2.1"), free_port(), free=True).close()
+
+
 def test_a_taken_port_and_a_foreign_address_are_sentences() -> None:
     port = free_port()
     taken = bind_control(ONE, port)
@@ -227,12 +317,15 @@ def test_a_taken_port_and_a_foreign_address_are_sentences() -> None:
         bind_control(ONE, port)
     with pytest.raises(InputError, match="cannot be used: Cannot assign requested address"):
         bind_control(IPv4Address("192.0.2.1"), port)
-    taken[0].close()
+    taken.members.close()
+    assert taken.strangers is not None
+    with pytest.raises(InputError, match=f"UDP port {port} on 127.0.0.1 cannot be used: Address already in use"):
+        bind_control(ONE, port)
+    taken.strangers.close()
     with pytest.raises(InputError, match=f"TCP port {port} on 127.0.0.1 cannot be used: Address already in use"):
         bind_control(ONE, port)
-    taken[1].close()
-    for one in bind_control(ONE, port):
-        one.close()
+    taken.close()
+    bind_control(ONE, port).close()
 
 
 # --- the disk ----------------------------------------------------------------------------------------------------------
@@ -253,6 +346,7 @@ class Script:
         monkeypatch.setattr(
             node, "on_answer", lambda token, data, to, *, now_s: self.answered.append((token, data, to))
         )
+        monkeypatch.setattr(node, "on_greeting", lambda _token, _said: b"hello")
         monkeypatch.setattr(node.council, "on_persisted", self.persisted.append)
 
 
@@ -285,14 +379,14 @@ def test_no_exchange_is_begun_until_the_ring_is_written(monkeypatch: pytest.Monk
             agent.disk = FULL
             script.turns = [[Persist(b"ring", 4)]]
             agent.driver.flush()
-            script.turns = [[Call(TWO, 17, b"gift")]]
+            script.turns = [[Call(TWO, 17)]]
             assert agent.driver.flush() is False
             assert script.unanswered == [(17, "the disk takes nothing")]
             agent.disk = None
             assert agent.driver.flush() is True
             assert agent.written == [b"ring"]
             assert script.persisted == [4]
-            script.turns = [[Call(TWO, 18, b"gift")]]
+            script.turns = [[Call(TWO, 18)]]
             agent.driver.flush()
             await until(lambda: len(script.unanswered) == 2)
             token, reason = script.unanswered[1]
@@ -309,7 +403,7 @@ def test_an_exchange_that_was_dropped_behind_a_ring_has_no_answer_and_the_node_i
         async with idle(free_port()) as agent:
             script = Script(agent, monkeypatch)
             agent.disk = FULL
-            script.turns = [[Persist(b"ring", 1), Call(TWO, 17, b"join")]]
+            script.turns = [[Persist(b"ring", 1), Call(TWO, 17)]]
             agent.driver.flush()
             assert script.unanswered == [(17, "the disk takes nothing")], "or it waits for that answer for ever"
 
@@ -337,13 +431,11 @@ def test_a_caller_is_not_answered_while_what_it_asked_for_is_not_on_the_disk() -
         agent = Agent(ONE, port, seeds=(), founders=1)
         agent.disk = FULL
         async with running(agent):
-            reader, writer = await dial(port, request())
+            reader, writer, _ = await ask(port)
             assert await reader.read() == b""
             writer.close()
             agent.disk = None
-            reader, writer = await dial(port, request())
-            assert await frame(reader)
-            writer.close()
+            assert isinstance(await answered(port), kinds.Sync)
 
     asyncio.run(main())
 
@@ -357,12 +449,13 @@ def test_a_call_and_its_answer_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None
             asked: list[tuple[bytes, str]] = []
 
             async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(greeting(STRANGER.session, bytes(8)))
                 asked.append((await frame(reader), writer.get_extra_info("peername")[0]))
                 writer.write(LENGTH.pack(5) + b"world")
                 writer.close()
 
             async with await asyncio.start_server(answer, str(TWO), port):
-                script.turns = [[Call(TWO, 3, b"hello")]]
+                script.turns = [[Call(TWO, 3)]]
                 agent.driver.flush()
                 await until(lambda: bool(script.answered))
             assert asked == [(b"hello", str(ONE))], "it comes from the node address, whatever else the node has"
@@ -383,12 +476,13 @@ def test_a_call_with_a_broken_answer_is_unanswered(monkeypatch: pytest.MonkeyPat
             script = Script(agent, monkeypatch)
 
             async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(greeting(STRANGER.session, bytes(8)))
                 await frame(reader)
                 writer.write(said)
                 writer.close()
 
             async with await asyncio.start_server(answer, str(TWO), port):
-                script.turns = [[Call(TWO, 3, b"hello")]]
+                script.turns = [[Call(TWO, 3)]]
                 agent.driver.flush()
                 await until(lambda: bool(script.unanswered))
             assert script.answered == []
@@ -399,14 +493,14 @@ def test_a_call_with_a_broken_answer_is_unanswered(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_call_that_nobody_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plugin.agent.driver.CALL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("plugin.agent.exchanges.CALL_TIMEOUT_S", 0.05)
 
     async def main() -> None:
         port = free_port()
         async with idle(port) as agent:
             script = Script(agent, monkeypatch)
             with socket.create_server((str(TWO), port)):
-                script.turns = [[Call(TWO, 3, b"hello")]]
+                script.turns = [[Call(TWO, 3)]]
                 agent.driver.flush()
                 await until(lambda: bool(script.unanswered))
             assert script.unanswered == [(3, "timed out")]
@@ -418,11 +512,9 @@ def test_a_request_over_tcp_is_answered_with_everything_this_agent_knows() -> No
     async def main() -> None:
         port = free_port()
         async with running(Agent(ONE, port, seeds=())):
-            reader, writer = await dial(port, request())
-            received = wire.decode(await frame(reader), KEYS)
-            writer.close()
-            assert isinstance(received.message, kinds.Sync)
-            assert {member.name for member in received.message.members} == {f"node-{ONE}", "stranger"}
+            told = await answered(port)
+            assert isinstance(told, kinds.Sync)
+            assert {member.name for member in told.members} == {f"node-{ONE}", "stranger"}
 
     asyncio.run(main())
 
@@ -434,11 +526,9 @@ def test_a_caller_that_hung_up_while_it_waited_costs_no_answer() -> None:
         async with running(agent):
             # The agent is busy: all of it happens before it looks.
             with socket.create_connection((str(ONE), port)) as caller:
-                caller.sendall(request())
-            reader, writer = await dial(port, request())
-            assert await frame(reader)
-            writer.close()
-            assert agent.node.counters.received_bytes == len(request()) - LENGTH.size
+                caller.sendall(LENGTH.pack(100) + bytes(100))
+            assert isinstance(await answered(port), kinds.Sync)
+            assert agent.node.counters.received_bytes == HEADER.size + len(wire.body_of(SYNC, STRANGER))
 
     asyncio.run(main())
 
@@ -464,9 +554,7 @@ def test_garbage_on_tcp_is_hung_up_on_and_stops_nothing(data: bytes) -> None:
                 said = await ended(reader)
             writer.close()
             assert said == b""
-            reader, writer = await dial(port, request())
-            assert await frame(reader)
-            writer.close()
+            assert isinstance(await answered(port), kinds.Sync)
 
     asyncio.run(main())
 
@@ -478,26 +566,99 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def test_more_callers_than_are_served_wait_their_turn_and_idle_ones_are_let_go(
+def test_who_calls_too_often_at_a_time_is_sent_away_and_idle_callers_are_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("plugin.agent.driver.CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("plugin.agent.exchanges.CALL_TIMEOUT_S", 0.5)
+
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        rejected, guests = agent.node.counters.rejected, agent.driver._exchanges.guests
+        async with running(agent):
+            silent = [await dial(port, b"\0") for _ in range(PER_ADDRESS_MAX)]
+            assert guests.count == PER_ADDRESS_MAX
+            reader, writer = await asyncio.open_connection(str(ONE), port, local_addr=(str(TWO), 0))
+            assert await reader.read() == b"", "not even greeted"
+            assert rejected["too many"] == 1
+            writer.close()
+            await until(lambda: guests.count == 0)
+            assert rejected["too slow"] == PER_ADDRESS_MAX
+            assert isinstance(await answered(port), kinds.Sync)
+            for _, one in silent:
+                one.close()
+
+    asyncio.run(main())
+
+
+def test_a_request_that_trickles_in_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time; the whole does not."""
+    monkeypatch.setattr("plugin.agent.exchanges.CALL_TIMEOUT_S", 0.3)
 
     async def main() -> None:
         port = free_port()
         agent = Agent(ONE, port, seeds=())
         async with running(agent):
-            silent = [await dial(port, b"\0") for _ in range(SERVED_MAX)]
-            await until(lambda: agent.driver._serving == SERVED_MAX)
-            late, writer = await dial(port, request())
-            with datagrams(port) as peer:
-                peer.sendto(b"x", (str(ONE), port))
-                await until(lambda: agent.node.counters.received > 0)
-            assert agent.driver._serving == SERVED_MAX, "the loop goes on, and nobody more is served"
+            reader, writer = await dial(port, LENGTH.pack(1000))
+
+            def trickle() -> None:
+                if not writer.is_closing():
+                    writer.write(b"x")
+                    asyncio.get_running_loop().call_later(0.02, trickle)
+
+            trickle()
             async with asyncio.timeout(DEADLINE_S):
-                assert await frame(late)
-            for _, one in [*silent, (late, writer)]:
-                one.close()
-            await until(lambda: agent.driver._serving == 0)
+                assert await ended(reader) == b""
+            writer.close()
+            assert agent.node.counters.rejected["too slow"] == 1
+
+    asyncio.run(main())
+
+
+def test_of_a_long_request_no_more_is_read_than_shows_that_no_member_makes_it() -> None:
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            reader, writer = await dial(port, LENGTH.pack(FRAME_BYTES_MAX) + bytes(HEADER.size))
+            async with asyncio.timeout(DEADLINE_S):
+                assert await ended(reader) == b""
+            writer.close()
+            assert agent.node.counters.rejected["other password"] == 1
+            assert agent.node.counters.received_bytes == 0
+
+    asyncio.run(main())
+
+
+def test_strangers_may_not_announce_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugin.agent.guests.STRANGERS_BYTES_MAX", 150_000)
+
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            _, first = await dial(port, LENGTH.pack(100_000))
+            await until(lambda: agent.driver._exchanges.guests._strangers_bytes == 100_000)
+            reader, second = await dial(port, LENGTH.pack(100_000))
+            async with asyncio.timeout(DEADLINE_S):
+                assert await ended(reader) == b""
+            assert agent.node.counters.rejected["too many"] == 1
+            first.close()
+            second.close()
+            await until(lambda: agent.driver._exchanges.guests.count == 0)
+
+    asyncio.run(main())
+
+
+def test_with_another_password_nobody_gets_in_and_is_told_so() -> None:
+    async def main() -> None:
+        port = free_port()
+        agent = Agent(ONE, port, seeds=())
+        async with running(agent):
+            reader, writer, calling = await ask(port, Keys("test", KEYS.network, "", "another"))
+            opened = calling.open(await frame(reader))
+            writer.close()
+            assert (opened.head.kind, opened.sealed) == (Kind.REFUSE, False)
+            assert agent.node.members.others == {}
 
     asyncio.run(main())

@@ -29,7 +29,7 @@ def status(*peers: dict[str, Any], **other: Any) -> dict[str, Any]:
     for one in peers:
         states[one["state"]] = states.get(one["state"], 0) + 1
     return {
-        "version": "0.2.0", "name": "node1", "peer": ONE_MAC, "control_port": 6783, "password": False, "pods": 3,
+        "version": "0.2.0", "name": "node1", "peer": ONE_MAC, "control_port": 6783, "password": False, "pods": 3, "rejected": {},
         "range": "10.32.0.0/12", "targets": ["192.168.56.12"], "peers": list(peers), "connections": states,
         "overlay": {"port": 6784, "mtu": 1450}, "bridge": {"name": "weave", "exposed": True, "address": "10.32.0.1"},
         "ipam": {"status": "ready", "range": "10.32.0.0/12", "held": 4, "owners": []},
@@ -69,7 +69,7 @@ def test_the_overview_lists_the_services() -> None:
         Version: 0.2.0
 
         Service: router
-       Protocol: weavelab 2, UDP and TCP 6783, VXLAN on UDP 6784
+       Protocol: weavelab 3, UDP and TCP 6783, VXLAN on UDP 6784
            Name: 02:00:00:00:00:11(node1)
      Encryption: disabled
        Password: none
@@ -112,6 +112,12 @@ def test_the_overview_of_an_agent_alone_and_without_an_address_says_so() -> None
     assert "        Targets: 0\n" in text
     assert "       Password: set\n" in text
     assert "         Bridge: weave without an address yet\n" in text
+
+
+def test_the_overview_says_what_was_refused_only_when_something_was() -> None:
+    refused = {"other password": 3, "replayed": 12}
+    assert "        Refused: 3 other password, 12 replayed\n" in layouts.overview(status(rejected=refused))
+    assert "Refused" not in layouts.overview(status())
 
 
 def test_a_switch_whose_address_was_hidden_is_shown_so() -> None:

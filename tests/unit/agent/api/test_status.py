@@ -22,15 +22,16 @@ from plugin.core.forwarding.forward import Forwarding
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.ring import Ring
 from plugin.core.membership.switches import bridge_mac
-from plugin.core.messages import kinds, values, wire
+from plugin.core.messages import kinds, values
+from plugin.core.messages.keys import Keys
 from plugin.core.messages.values import Endpoint, Member
-from plugin.core.messages.wire import Keys
 from plugin.core.node import Node
 from plugin.core.outbox import Persist
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link.netlink import Link
 from plugin.link.switch import Uplink
 from tests.support.project import ROOT
+from tests.support.sealing import CHALLENGE, encode
 
 DOCUMENT = ROOT / "docs" / "reference" / "agent.md"
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
@@ -52,9 +53,9 @@ class Parts:
         state = values.RingState("f" * 16, 3, seats, (), Ring(config.network).found([ME.uid, OTHER.uid]))
         tables = (values.Table("node2", 1, 1, (Endpoint(REMOTE, "0a:58:0a:28:00:02", 1, "default/blue"),)),)
         sync = kinds.Sync((OTHER,), (), (), tables, (), state, False)
-        assert node.on_request(wire.encode(sync, OTHER, keys), TWO, now_s=0) is not None
+        assert node.on_request(encode(sync, OTHER, keys, ME), CHALLENGE, TWO, now_s=0) is not None
         ping = kinds.Ping(1, values.Brief(0, 0, 1, 4))
-        node.on_datagram(wire.encode(ping, OTHER, keys), TWO, now_s=0)
+        node.on_datagram(encode(ping, OTHER, keys, ME), TWO, now_s=0)
         node.on_datagram(b"rubbish", TWO, now_s=0)
         for effect in node.effects():
             if isinstance(effect, Persist):
