@@ -28,7 +28,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale bench-upkeep clean
+.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale bench-upkeep bench-flood clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -147,6 +147,10 @@ bench-scale: ## traffic and times of 10 to 2000 simulated agents
 bench-upkeep: ## what keeping a node right costs an agent, and how soon it mends what is broken (root)
 	@$(READY_DEV)
 	@$(AS_ROOT) $(BIN)/python -m bench.upkeep $(ARGS) || $(LEAVE)
+
+bench-flood: ## what a stranger with one core does to an agent (root)
+	@$(READY_DEV)
+	@$(AS_ROOT) $(BIN)/python -m bench.flood $(ARGS) || $(LEAVE)
 
 bench-cni: ## of these, the CNI calls alone
 	@$(MAKE) bench ARGS='--only cni $(ARGS)'

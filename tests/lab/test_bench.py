@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench import cni
+from bench.attacker import ATTACKS
 from plugin.core.errors import MissingError
 from tests.support.project import ROOT
 
@@ -148,3 +149,21 @@ def test_stock_mininet_refuses_the_machines_own_network_namespace() -> None:
     )
     assert done.returncode == 2
     assert "must not run" in done.stderr
+
+
+def test_a_flood_of_the_control_port_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "flood.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.flood", "--seconds", "1", "--json", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {row["attack"]: row for row in json.loads(path.read_text())["attacks"]}
+    assert found.keys() == {"nothing", *ATTACKS}
+    assert all(row["rate"] > 0 for attack, row in found.items() if attack != "nothing")
+    assert found["rubbish"]["rejected"] > 100
+    assert not Path("/run/wl-flood").exists()
