@@ -9,6 +9,7 @@ import pytest
 
 from testbed.machine.space import Space, run
 from tests.support.chain_runtime import Runtime
+from tests.support.cluster import Cluster
 
 pytestmark = [
     pytest.mark.kernel,
@@ -16,6 +17,13 @@ pytestmark = [
 ]
 NEW = {"cniVersion": "1.1.0"}  # tells the MTU as well
 Sabotage = Callable[[Runtime, Space, dict[str, Any]], None]
+
+
+@pytest.fixture
+def runtime(cluster: Cluster) -> Runtime:
+    """The runtime of node 1, whose agent leaves broken what is broken: what is tested is that CHECK sees it."""
+    cluster.start(1, repair=False)
+    return Runtime(cluster, 1)
 
 
 def ip(space: Space, *arguments: str) -> None:

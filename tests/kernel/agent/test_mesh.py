@@ -9,7 +9,7 @@ import pytest
 
 from plugin.link import netns, rtnl
 from testbed.machine.space import call
-from tests.support.cluster import CONF, Cluster, wait_for
+from tests.support.cluster import CONF, Cluster, unpin, wait_for
 
 pytestmark = [
     pytest.mark.kernel,
@@ -118,16 +118,24 @@ def test_a_full_disk_fails_the_add_with_code_5_and_leaves_nothing(cluster: Clust
     assert cluster.cni(1, "ADD", pod)[0] == 200
 
 
-def test_a_pod_whose_link_went_while_the_agent_was_down_is_forgotten(cluster: Cluster) -> None:
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_pod_whose_link_went_while_the_agent_was_down_is_forgotten_unless_it_lives(
+    cluster: Cluster,
+    lives: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
     cluster.start(1)
-    cluster.add(1, "redpod")
+    pod, address = cluster.add(1, "redpod")
     cluster.agents[1].kill()
     cluster.agents[1].wait()
     with cluster.netlink(cluster.nodes[1]) as node:
         gone = next(link.index for link in node.links() if link.name.startswith("vethwepl"))
         node.request(rtnl.link_del(gone))
+    if not lives:
+        unpin(pod.net)
     cluster.start(1)
-    assert json.loads(cluster.api(1, "/report")[1])["attachments"] == []
+    assert cluster.held(1) == ({address} if lives else set())
+    if lives:
+        wait_for(lambda: "is gone" in cluster.api(1, "/status")[1], "the loss of its link is told")
 
 
 def test_a_queued_del_is_carried_out_while_the_agent_runs(cluster: Cluster) -> None:
