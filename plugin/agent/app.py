@@ -35,6 +35,7 @@ from plugin.agent.driver import Driver
 from plugin.agent.keeping import keep
 from plugin.agent.sockets import bind_control, way_to
 from plugin.agent.space import Space
+from plugin.agent.state_keeper import StateKeeper
 from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.cni.hostports import PortMapping
@@ -234,6 +235,9 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             public = Server(tcp_listener(config.http_address), readable, log, limits=READ_ONLY)
             public.start()
             stack.push_async_callback(public.stop)
+        state_keeper = StateKeeper(store, ledger, time.time, log)
+        state_keeper.start()
+        stack.callback(state_keeper.stop)
         driver.start()
         stack.callback(prober.stop)
         stack.push_async_callback(driver.stop)

@@ -3,24 +3,28 @@
 Every change is an appended line, flushed to the disk before anybody is told. A line that was cut off by a crash can
 only be the last one, and its change was never confirmed to anybody, so it is dropped. Damage anywhere else is never
 passed over in silence: the file is set aside under another name and what could be read is used (`Loaded.damage`).
+
+What others do to the files while the agent runs is folder.py's; a change that cannot be made to outlive the agent is
+refused, also when the whole folder is gone.
 """
 
 import contextlib
-import errno
-import fcntl
 import os
 import secrets
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from plugin.agent.folder import Folder, unwritable
 from plugin.core.cni.bandwidth import Bandwidth
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError, MissingError
 from plugin.core.ipam.allocator import EXPOSE, Attachment
 
+_JOURNAL: Final = "attachments.journal"
 _COMPACT_FACTOR: Final = 4
 _COMPACT_MIN: Final = 256
 
@@ -93,7 +97,14 @@ class Loaded(msgspec.Struct):
 
 
 class Store:
-    """The journal at `directory`/attachments.journal.
+    """The journal at `directory`/attachments.journal, and the files beside it.
+
+    Args:
+        directory: The state folder.
+
+    Attributes:
+        may_renew: Whether the folder may be written anew when somebody has damaged it.
+        renewed: Told why it was.
 
     Raises:
         MissingError: The directory cannot be made or written.
@@ -101,19 +112,12 @@ class Store:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "attachments.journal"
+        self._path = directory / _JOURNAL
         self._records: dict[Attachment, Record] = {}
         self._lines = 0
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(directory)
-            try:
-                self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError:
-                os.close(self._lock)
-                raise
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
+        self._folder = Folder(directory, _JOURNAL, self._journal)
+        self.may_renew: Callable[[], bool] = lambda: True
+        self.renewed: Callable[[str], None] = lambda _cause: None
 
     def load(self) -> Loaded:
         """Read the journal once, at the start.
@@ -138,7 +142,7 @@ class Store:
             except FileExistsError:
                 pass  # the first damaged file is the one worth keeping
             except OSError as error:
-                raise _unwritable(aside, error) from error
+                raise unwritable(aside, error) from error
         if damage or torn or self._lines:
             self._compact()
         return Loaded(dict(self._records), damage)
@@ -163,24 +167,32 @@ class Store:
         Until then it is there for the next agent if this one dies. A power cut it need not outlive: no pod does.
 
         Raises:
-            MissingError: The disk is full or read-only; nothing has changed.
+            MissingError: The disk is full or read-only, or the folder is damaged and stays so; nothing has changed.
         """
-        self._append(_Line(put=record), durably=record.state == "added")
+        known = self._records.get(record.attachment)
         self._records[record.attachment] = record
-        self._maybe_compact()
+        try:
+            self._write([_Line(put=record)], durably=record.state == "added")
+        except MissingError:
+            if known is None:
+                del self._records[record.attachment]
+            else:
+                self._records[record.attachment] = known
+            raise
 
     def drop(self, *attachments: Attachment) -> None:
         """Forget attachments, durably, all or none; unknown ones are ignored.
 
         Raises:
-            MissingError: The disk is full or read-only; nothing has changed.
+            MissingError: As `put`.
         """
-        known = [attachment for attachment in attachments if attachment in self._records]
+        known = {one: self._records.pop(one) for one in attachments if one in self._records}
         if known:
-            self._append(*(_Line(drop=attachment) for attachment in known))
-            for attachment in known:
-                del self._records[attachment]
-            self._maybe_compact()
+            try:
+                self._write([_Line(drop=attachment) for attachment in known])
+            except MissingError:
+                self._records |= known
+                raise
 
     def next_life(self, now_ns: int) -> int:
         """A number larger than in every earlier life of this agent, even when the clock was set back in between.
@@ -188,13 +200,12 @@ class Store:
         Raises:
             MissingError: It cannot be written.
         """
-        path = self._path.with_name("incarnation")
         try:
-            last = int(path.read_text(encoding="ascii"))
+            last = int(self._folder.read("incarnation") or b"0")
         except (OSError, ValueError):
-            last = 0  # the first life, or a damaged file: then the clock has to do
+            last = 0  # a damaged file: then the clock has to do
         life = max(now_ns, last + 1)
-        self._replace(path, f"{life}\n".encode())
+        self._folder.replace("incarnation", f"{life}\n".encode())
         return life
 
     def identity(self, name: str, pod_range: str) -> str:
@@ -204,7 +215,7 @@ class Store:
             InputError: The range was changed under pods that hold addresses.
             MissingError: It cannot be written.
         """
-        path, known = self._identity_path, self._read_identity()
+        known = self._read_identity()
         if known is not None and (known.name, known.range) == (name, pod_range):
             return known.uid
         pods = [record for attachment, record in self._records.items() if attachment != EXPOSE]
@@ -217,9 +228,9 @@ class Store:
                 )
             for attachment in self.records:
                 self.drop(attachment)
-        self._set_aside(self._ring_path)
+        self._folder.set_aside("ring.json")
         made = _Identity(uid=secrets.token_hex(8), name=name, range=pod_range)
-        self._replace(path, msgspec.json.encode(made) + b"\n")
+        self._folder.replace("identity.json", msgspec.json.encode(made) + b"\n")
         return made.uid
 
     def written_range(self) -> IPv4Network | None:
@@ -230,22 +241,15 @@ class Store:
         except ValueError:
             return None
 
-    @property
-    def _identity_path(self) -> Path:
-        return self._path.with_name("identity.json")
-
     def _read_identity(self) -> _Identity | None:
         try:
-            return msgspec.json.decode(self._identity_path.read_bytes(), type=_Identity)
+            return msgspec.json.decode(self._folder.read("identity.json") or b"", type=_Identity)
         except (OSError, msgspec.DecodeError, msgspec.ValidationError):
             return None  # the first start, or a damaged file: then it is another agent
 
     def read_ring(self) -> bytes | None:
         """What `write_ring` wrote last, or None."""
-        try:
-            return self._ring_path.read_bytes()
-        except FileNotFoundError:
-            return None
+        return self._folder.read("ring.json")
 
     def write_ring(self, data: bytes) -> None:
         """Remember what is agreed about addresses, durably.
@@ -253,19 +257,16 @@ class Store:
         Raises:
             MissingError: The disk is full or read-only; the old text stands.
         """
-        self._replace(self._ring_path, data)
+        self._folder.replace("ring.json", data)
 
     def ring_damaged(self) -> Path:
         """The ring on the disk makes no sense: set it aside and be a new agent with the next `identity`."""
-        self._identity_path.unlink(missing_ok=True)
-        return self._set_aside(self._ring_path)
+        self._folder.forget("identity.json")
+        return self._folder.set_aside("ring.json")
 
     def read_targets(self) -> bytes | None:
         """What `write_targets` wrote last, or None."""
-        try:
-            return self._path.with_name("targets.json").read_bytes()
-        except FileNotFoundError:
-            return None
+        return self._folder.read("targets.json")
 
     def write_targets(self, data: bytes) -> None:
         """Remember at which addresses other agents are looked for, when somebody changed them.
@@ -273,45 +274,57 @@ class Store:
         Raises:
             MissingError: It cannot be written.
         """
-        self._replace(self._path.with_name("targets.json"), data)
+        self._folder.replace("targets.json", data)
 
     def wipe(self) -> None:
         """Forget everything: this agent leaves for good."""
-        for name in ("identity.json", "targets.json", self._ring_path.name, "incarnation"):
-            self._path.with_name(name).unlink(missing_ok=True)
+        for name in ("identity.json", "targets.json", "ring.json", "incarnation"):
+            self._folder.forget(name)
         self.drop(*self.records)
 
-    @property
-    def _ring_path(self) -> Path:
-        return self._path.with_name("ring.json")
-
-    def _set_aside(self, path: Path) -> Path:
-        aside = path.with_suffix(".old")
-        with contextlib.suppress(FileNotFoundError):
-            path.replace(aside)
-        return aside
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        """A file as a whole, old or new, also after a power cut."""
-        temporary = path.with_suffix(".new")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            temporary.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise _unwritable(path, error) from error
-        self._sync_directory()
-
     def close(self) -> None:
-        """Release the file and the directory."""
-        os.close(self._file)
-        os.close(self._lock)
+        """Release the files and the directory."""
+        self._folder.close()
+
+    # --- what others do to the folder -------------------------------------------------------------------------------
+    def look(self) -> str:
+        """What `renew` would mend, in a sentence; empty when all is well. Costs a dozen calls of stat."""
+        return self._folder.look()
+
+    def room(self) -> str:
+        """Why the file system takes no more, as far as it says; empty when it does."""
+        return self._folder.room()
+
+    def renew(self) -> None:
+        """Write everything anew, durably.
+
+        Raises:
+            MissingError: It cannot be written.
+        """
+        self._folder.renew()
+        self._lines = len(self._records)
+
+    def _write(self, lines: list[_Line], *, durably: bool = True) -> None:
+        """The records have changed by these lines: have that written where the next agent will find it."""
+        if not self._folder.append(b"".join(msgspec.json.encode(line) + b"\n" for line in lines), durably=durably):
+            self._mend()
+        self._lines += len(lines)
+        self._maybe_compact()
+
+    def _mend(self) -> None:
+        """What was just written is where nobody will find it: have it where it has to be, before anybody is told.
+
+        Raises:
+            MissingError: That cannot be done.
+        """
+        cause = self.look() or f"{self._path} is not where it was"
+        if not self.may_renew():
+            raise MissingError(
+                cause,
+                hint="it is held broken, and nothing is given out meanwhile that would be forgotten: weave release",
+            )
+        self.renew()
+        self.renewed(cause)
 
     def _replay(self, line: _Line) -> None:
         if line.put is not None:
@@ -319,18 +332,8 @@ class Store:
         if line.drop is not None:
             self._records.pop(line.drop, None)
 
-    def _append(self, *lines: _Line, durably: bool = True) -> None:
-        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-        size = os.fstat(self._file).st_size
-        try:
-            _write_all(self._file, data)
-            if durably:
-                os.fdatasync(self._file)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # a file system that became read-only has taken no half line
-                os.ftruncate(self._file, size)  # half a line must not swallow the next one
-            raise _unwritable(self._path, error) from error
-        self._lines += len(lines)
+    def _journal(self) -> bytes:
+        return b"".join(msgspec.json.encode(_Line(put=record)) + b"\n" for record in self._records.values())
 
     def _maybe_compact(self) -> None:
         if self._lines > max(_COMPACT_MIN, _COMPACT_FACTOR * len(self._records)):
@@ -339,57 +342,6 @@ class Store:
                 self._compact()
 
     def _compact(self) -> None:
-        """Write what is remembered to a new file and put it in the old one's place."""
-        temporary = self._path.with_suffix(".new")
-        lines = [msgspec.json.encode(_Line(put=record)) + b"\n" for record in self._records.values()]
-        try:
-            fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unwritable(temporary, error) from error
-        try:
-            _write_all(fd, b"".join(lines))
-            os.fsync(fd)
-            temporary.replace(self._path)
-        except OSError as error:
-            os.close(fd)
-            temporary.unlink(missing_ok=True)
-            raise _unwritable(temporary, error) from error
-        os.close(self._file)
-        self._file, self._lines = fd, len(lines)
-        # Without this a power cut can bring the old file back, without what is appended from now on.
-        self._sync_directory()
-
-    def _sync_directory(self) -> None:
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        except OSError as error:
-            raise _unwritable(self._path.parent, error) from error
-        finally:
-            os.close(directory)
-
-
-def _locked(directory: Path) -> int:
-    """A descriptor that keeps other agents out of the directory for as long as it is open, also after a crash."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise InputError(
-            f"another agent uses the state directory {directory}", hint="one node has one agent; stop the other first"
-        ) from None
-    return fd
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    """Write everything; a disk that takes only a part of it is full."""
-    if os.write(fd, data) != len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _unwritable(path: Path, error: OSError) -> MissingError:
-    return MissingError(
-        f"the agent's state {path} cannot be written: {error.strerror}",
-        hint="free disk space or make the file system writable; no address is given out that cannot be remembered",
-    )
+        """Only what is remembered now, instead of how it came about."""
+        self._folder.rewrite_log()
+        self._lines = len(self._records)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from plugin.agent import folder as folder_module
 from plugin.agent import store as store_module
 from plugin.agent.store import Record, Store
 from plugin.core.cni.bandwidth import Bandwidth, Limit
@@ -38,7 +39,7 @@ def exposed() -> Record:
 
 def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
-    monkeypatch.setattr(store_module.os, "write", lambda fd, data: real(fd, data[:3]))
+    monkeypatch.setattr(folder_module.os, "write", lambda fd, data: real(fd, data[:3]))
 
 
 def reopened(directory: Path) -> store_module.Loaded:
@@ -100,7 +101,7 @@ def test_a_full_disk_changes_nothing_and_leaves_no_half_line(tmp_path: Path, mon
     store.put(record("red"))
     before, real = (tmp_path / "attachments.journal").read_bytes(), os.write
     with monkeypatch.context() as full:
-        full.setattr(store_module.os, "write", lambda fd, data: real(fd, data[:10]))
+        full.setattr(folder_module.os, "write", lambda fd, data: real(fd, data[:10]))
         with pytest.raises(MissingError, match="cannot be written: No space left"):
             store.put(record("blue"))
     assert (tmp_path / "attachments.journal").read_bytes() == before
@@ -115,7 +116,7 @@ def test_no_room_to_compact_does_not_fail_a_change_that_is_on_the_disk(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     store = Store(tmp_path)
-    monkeypatch.setattr(store_module.os, "fsync", refuse)
+    monkeypatch.setattr(folder_module.os, "fsync", refuse)
     for _ in range(300):
         store.put(record())
     store.close()
@@ -135,12 +136,18 @@ def test_two_agents_never_use_one_directory(store: Store, tmp_path: Path) -> Non
 
 
 # --- the life ----------------------------------------------------------------------------------------------------------
-def test_every_life_is_larger_than_the_last_though_the_clock_was_set_back(store: Store, tmp_path: Path) -> None:
+def test_every_life_is_larger_than_the_last_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
     assert store.next_life(1000) == 1000
     assert store.next_life(10) == 1001
     assert store.next_life(5000) == 5000
     (tmp_path / "incarnation").write_text("rubbish")
-    assert store.next_life(7) == 7, "then the clock has to do"
+    assert store.next_life(7) == 5001, "what this process knows it need not read"
+    store.close()
+    (tmp_path / "incarnation").write_text("rubbish")
+    again = Store(tmp_path)
+    assert again.next_life(7) == 7, "then the clock has to do"
+    again.close()
 
 
 # --- the identity ------------------------------------------------------------------------------------------------------
@@ -204,12 +211,16 @@ def test_another_range_without_pods_is_another_agent_and_the_switchs_address_is_
     assert store.identity("node1", "10.48.0.0/12") == new
 
 
-def test_a_damaged_identity_is_another_agent(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_identity_is_another_agent(tmp_path: Path) -> None:
+    store = Store(tmp_path)
     uid = store.identity("node1", RANGE)
     store.write_ring(b"ring")
+    store.close()
     (tmp_path / "identity.json").write_bytes(b'{"uid":')
-    assert store.identity("node1", RANGE) != uid
-    assert store.read_ring() is None, "the ring was another agent's"
+    again = Store(tmp_path)
+    assert again.identity("node1", RANGE) != uid
+    assert again.read_ring() is None, "the ring was another agent's"
+    again.close()
 
 
 def test_an_identity_that_cannot_be_written_is_a_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,11 +258,11 @@ def test_a_ring_is_on_the_disk_before_it_takes_the_old_ones_place(
     real = os.fsync
 
     def fsync(fd: int) -> None:
-        seen.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, store.read_ring()))  # noqa: PTH115
+        seen.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, (tmp_path / "ring.json").read_bytes()))  # noqa: PTH115
         real(fd)
 
     store.write_ring(b"old")
-    monkeypatch.setattr(store_module.os, "fsync", fsync)
+    monkeypatch.setattr(folder_module.os, "fsync", fsync)
     store.write_ring(b"new")
     assert seen == [("ring.new", b"old"), (tmp_path.name, b"new")]
 
@@ -325,12 +336,12 @@ def test_many_attachments_are_dropped_with_one_write_or_none(tmp_path: Path, mon
     written: list[int] = []
     real = os.write
     with monkeypatch.context() as full:
-        full.setattr(store_module.os, "write", lambda fd, data: real(fd, data[:10]))
+        full.setattr(folder_module.os, "write", lambda fd, data: real(fd, data[:10]))
         with pytest.raises(MissingError):
             store.drop(record("red").attachment, record("blue").attachment)
     assert len(store.records) == 3
     with monkeypatch.context() as counting:
-        counting.setattr(store_module.os, "fdatasync", written.append)
+        counting.setattr(folder_module.os, "fdatasync", written.append)
         store.drop(record("red").attachment, record("blue").attachment, ("no", "such", "pod"))
         store.drop(("no", "such", "pod"))
     assert len(written) == 1
@@ -340,7 +351,7 @@ def test_many_attachments_are_dropped_with_one_write_or_none(tmp_path: Path, mon
 
 def test_only_what_somebody_is_told_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, synced = Store(tmp_path), list[int]()
-    monkeypatch.setattr(store_module.os, "fdatasync", synced.append)
+    monkeypatch.setattr(folder_module.os, "fdatasync", synced.append)
     store.put(record("red"))
     assert (store.get(record("red").attachment), synced) == (record("red"), [])
     store.put(Record(**{name: getattr(record("red"), name) for name in Record.__struct_fields__} | {"state": "added"}))
