@@ -9,7 +9,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -243,7 +243,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         stack.push_async_callback(driver.stop)
         upkeep.start()
         stack.callback(upkeep.stop)
-        await _live(stop, gateway, status, attachments, driver, log)
+        await _live(stop, gateway, status, attachments, driver, lambda: space.tell(ledger, time.time()), log)
         log.info("agent stopping")
 
 
@@ -396,6 +396,7 @@ async def _live(
     status: Status,
     attachments: Attachments,
     driver: Driver,
+    tell: Callable[[], None],
     log: logging.Logger,
 ) -> None:
     """Find a gateway, then look after what is late, until told to stop."""
@@ -412,6 +413,7 @@ async def _live(
                     log.info("agent ready", extra={"peers": status.peer_count, "pods": len(attachments.records)})
                 finding = loop.create_task(gateway.ensure())  # it may have to move, when rings were joined
             # DELs can also be queued while an agent runs: when it was too busy to answer the executable in time.
+            tell()
             told = await attachments.retry()
             if await attachments.drain_queue() or told:
                 driver.flush()

@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from plugin.core.ipam.council import Council, Wish
+from plugin.core.upkeep.ledger import Ledger
 
 SPACE_WAIT_S: Final = 8.0
 """How long an ADD may wait for addresses: well below what the executable and runtimes allow an ADD (30 s and more)."""
+
+_PATIENCE_S: Final = 3.0
+"""An agent that has just been started hears nobody yet."""
 
 
 class Space:
@@ -27,6 +31,7 @@ class Space:
         self._flush = flush
         self._waiting: dict[Wish, int] = {}
         self._changed = asyncio.Event()
+        self._trouble_since_s: float | None = None
 
     def changed(self) -> None:
         """There may be addresses where there were none: whoever waits looks again."""
@@ -41,6 +46,17 @@ class Space:
     def pending(self) -> int:
         """How many callers wait."""
         return sum(self._waiting.values())
+
+    def tell(self, ledger: Ledger, now_s: float) -> None:
+        """Write down what is wrong with the agreement about addresses and has not ended by itself; called regularly."""
+        cause, advice = self._council.trouble()
+        if not cause:
+            self._trouble_since_s = None
+            ledger.well("ring")
+        elif self._trouble_since_s is None:
+            self._trouble_since_s = now_s
+        elif now_s - self._trouble_since_s >= _PATIENCE_S:
+            ledger.trouble("ring", cause, advice, now_s)
 
     @contextmanager
     def wanted(self, wish: Wish, *, until_s: float) -> Iterator[None]:

@@ -323,10 +323,13 @@ class Node:
         if received is None:
             return
         if isinstance(received.message, kinds.Refuse):
-            self._door.on_refuse(received, source, now_s)
+            self._door.on_refuse(received, source, now_s, asked=True)
         elif self._door.admits(received.sender, source, now_s=now_s):
             self._heard_from(received.sender, source, now_s)
-            self.council.refuse("")
+            self._door.accepted(now_s=now_s)
+        else:  # what one says who is no member must not count, neither as a vote nor as a gift
+            self._outbox.unanswered(token, "it is not a member")
+            return
         self._outbox.answered(token, received.sender, received.message)  # type: ignore[arg-type]
         self._equality.touched(now_s=now_s)
 

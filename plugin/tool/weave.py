@@ -33,6 +33,8 @@ usage: weave COMMAND [ARGUMENT]...        ask or command the agent of this node
   connect [--replace] ADDRESS...   look for other agents there too (or only there)
   forget ADDRESS...             look for other agents there no more
   rmpeer [--force] PEER...      these peers (name, uid or MAC) are gone for good: take their addresses over
+  recover [--without PEER...]   what it means to go on without these (or all that do not answer); nothing changes
+  recover --force --without PEER...   too many are gone for good: go on without them (dangerous, no way back)
   reset [--force]               leave the cluster for good and remove what the agent has made on this node
   expose | hide                 give the switch its address, or take it away
   hold OBJECT [REASON...]       do not mend it: a word as `status` shows it, a group (link), or everything
@@ -45,6 +47,7 @@ options:  --socket PATH  the agent's socket, else $WEAVE_SOCKET, else /run/weave
 examples: weave status connections
           weave report ipam.status
           weave rmpeer node3
+          weave recover --without node2 node3
           weave hold "link vxlan-6784" to see what happens
 """
 
@@ -100,7 +103,7 @@ def options(argv: list[str]) -> tuple[str, list[str] | None]:
     return path, words
 
 
-def run(path: str, words: list[str]) -> str:  # noqa: C901, PLR0911 - a line a command
+def run(path: str, words: list[str]) -> str:  # noqa: C901, PLR0911, PLR0912 - a line a command
     """Carry out a command; returns what is printed."""
     command, rest = words[0], words[1:]
     if command == "status" and len(rest) <= 1 and (not rest or rest[0] in STATUS):
@@ -119,6 +122,8 @@ def run(path: str, words: list[str]) -> str:  # noqa: C901, PLR0911 - a line a c
     if command == "rmpeer" and rest and rest != ["--force"]:
         force = "--force" in rest
         return "".join(removed(path, peer, force) for peer in rest if peer != "--force")
+    if command == "recover" and (peers := named(rest)) is not None:
+        return recovered(path, peers, "--force" in rest)
     if command == "reset" and rest in ([], ["--force"]):
         ask(path, "POST", "/reset", {"force": bool(rest)})
         return "this node has left the cluster; its agent has ended\n"
@@ -149,6 +154,38 @@ def removed(path: str, peer: str, force: bool) -> str:  # noqa: FBT001
     """Remove one peer."""
     answer = json.loads(ask(path, "POST", "/rmpeer", {"peer": peer, "force": force}))
     return f"{answer['addresses']} IPs taken over from {', '.join(answer['removed'])}\n"
+
+
+def named(words: list[str]) -> list[str] | None:
+    """The peers of `[--force] --without PEER...`; none when there are no words at all, None when they make no sense."""
+    peers = [word for word in words if word not in {"--force", "--without"}]
+    sound = "--without" in words[:2] and peers and not any(peer.startswith("-") for peer in peers)
+    return peers if sound or words in ([], ["--force"]) else None
+
+
+def recovered(path: str, peers: list[str], force: bool) -> str:  # noqa: FBT001
+    """Go on without these peers, or show what that means."""
+    told = json.loads(ask(path, "POST", "/recover", {"without": peers, "force": force}))
+    names = ", ".join(one["name"] for one in told["without"])
+    if told["recovered"]:
+        lines = [f"recovered: ring {told['ring']}, epoch {told['epoch']}, goes on without what was given up"]
+        if names:
+            lines.append(f"{told['addresses']} IPs taken over from {names}")
+        return "\n".join(lines) + "\n"
+    lines = ["This would go on without these nodes, as if they were gone for good:"]
+    for one in told["without"]:
+        alive = ", AND ITS NODE ANSWERS THROUGH THE OVERLAY: its pods may be alive" if one["overlay_answers"] else ""
+        lines.append(f"  {one['name']:<16} {one['address']:<16} {one['addresses']} IPs to {one['heir']}{alive}")
+    lines.append("These keep their seats, their addresses and their pods, and all of them have to agree:")
+    lines += [f"  {one['name']:<16} {one['address']}" for one in told["with"]]
+    lines += [
+        "New nodes get seats and addresses again.",
+        "",
+        "What it risks:",
+        *(f"  - {risk}" for risk in told["risks"]),
+    ]
+    lines += ["", "Nothing has changed. If they are gone for good:", f"  {told['command']}"]
+    return "\n".join(lines) + "\n"
 
 
 def part(report: Any, keys: str) -> Any:

@@ -23,6 +23,7 @@ from plugin.core.outbox import Call, Noted, Persist, Send, SpaceChanged
 NETWORK = IPv4Network("10.32.0.0/25")
 CALL_TIMEOUT_S = 1.5
 WANT_S = 5.0
+RECOVER_S = 8.0
 PACE_OFF = 0.01
 """A hundred times what a quartz is off; slewing by NTP is allowed 0.0005."""
 
@@ -65,6 +66,9 @@ class World:
         self.timers: dict[IPv4Address, float] = {}
         self.alarms: list[tuple[float, int, IPv4Address]] = []
         self.laws = True
+        self.may_share: Callable[[Machine, Machine], bool] = lambda _one, _other: False
+        """Of two machines that were parted by a mistake of a person: each may have what the other has."""
+
         self.counter = itertools.count()
         self.log: list[str] = []
         self.sent = {"datagrams": 0, "bytes": 0, "calls": 0}
@@ -84,6 +88,31 @@ class World:
         self.by_address = {machine.address: machine for machine in self.machines.values()}
 
     # --- machines -------------------------------------------------------------------------------------------------
+    def add(self, seeds: list[IPv4Address]) -> Machine:
+        """A new machine, which was never a member and does not run yet."""
+        number = len(self.machines)
+        machine = Machine(f"node{number:04d}", IPv4Address("192.168.0.10") + number, seeds, 0)
+        self.machines[machine.name] = self.by_address[machine.address] = machine
+        return machine
+
+    def recover(self, machine: Machine, *names: str) -> str:
+        """A person types `weave recover --force --without ...`; why not, or empty when the agent takes the word.
+
+        Without names: all seats that do not answer.
+        """
+        node = machine.node
+        assert node is not None
+        recovery = node.council.decrees.recovery
+        silent = recovery.silent_seats()
+        named = frozenset(seat.uid for seat in silent if not names or seat.name in names)
+        prospect = recovery.prospect(named)
+        if not prospect.obstacle:
+            self.note(f"{machine.name}: a person gives up {[seat.name for seat in prospect.lost]}")
+            node.council.decrees.recover(named, until_s=self.local_s(machine) + RECOVER_S)
+            node.on_timer(now_s=self.local_s(machine))
+            self.settle(machine)
+        return prospect.obstacle
+
     def start(self, machine: Machine) -> None:
         """A new life of the agent, from what is on the disk and on the switch."""
         assert machine.node is None
@@ -156,7 +185,7 @@ class World:
             return False
         for other in self.machines.values():
             for held, theirs in other.pods.items():
-                assert not self.laws or theirs != address, self.broken(
+                assert not self.laws or theirs != address or self.may_share(machine, other), self.broken(
                     f"{address} of {other.name}'s {held[1]} is given to {machine.name}"
                 )
         machine.wanting.discard(attachment)
@@ -338,7 +367,7 @@ class World:
     # --- laws -----------------------------------------------------------------------------------------------------
     def check_owners(self) -> None:
         """What agents may give out (or will, once they are back) never overlaps."""
-        taken: dict[int, str] = {}
+        taken: dict[int, list[Machine]] = {}
         for machine in self.machines.values():
             if machine.node is None:
                 continue
@@ -346,10 +375,11 @@ class World:
                 if machine.node.council.removed:
                     continue
                 for number in range(int(share.first), int(share.last) + 1):
-                    assert not self.laws or number not in taken, self.broken(
-                        f"{IPv4Address(number)} is owned by {taken[number]} and by {machine.name}"
-                    )
-                    taken[number] = machine.name
+                    for other in taken.get(number, ()):
+                        assert not self.laws or self.may_share(machine, other), self.broken(
+                            f"{IPv4Address(number)} is owned by {other.name} and by {machine.name}"
+                        )
+                    taken.setdefault(number, []).append(machine)
 
     def disagreements(self) -> list[str]:
         """What is not as it should be once it is quiet; empty when all is well."""

@@ -1,4 +1,4 @@
-"""What a person can have the agent do: connect, forget, rmpeer, reset, expose, hide, hold, release. For root only."""
+"""What a person can have the agent do, one method a verb. Only root reaches this."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
+from plugin.agent.api.recovering import Recovering
 from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.gateway import Gateway
@@ -59,6 +60,7 @@ class Actions:
         self._attachments = attachments
         self._gateway = gateway
         self._carries = carries
+        self._recovering = Recovering(node, carries=carries, mac=self._mac, kick=driver.kick)
         self._store = store
         self._driver = driver
         self._upkeep = upkeep
@@ -98,12 +100,19 @@ class Actions:
         until_s = asyncio.get_running_loop().time() + _RMPEER_WAIT_S
         while any(uid in council.seats for uid in uids):
             if asyncio.get_running_loop().time() > until_s:
+                too_few = council.decrees.recovery.majority_is_silent
                 raise CheckError(
                     f"{', '.join(sorted(names))} is not removed yet: {council.waiting or council.status()}",
-                    hint="it goes on by itself; `weave status ipam` shows when it is done",
+                    hint="if that many are gone for good: weave recover"
+                    if too_few
+                    else "it goes on by itself; `weave status ipam` shows when it is done",
                 )
             await asyncio.sleep(_POLL_S)
         return {"removed": sorted(names), "addresses": count}
+
+    async def recover(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`{"without": ["node2", ...], "force": false}`: too many are gone for good; the others go on without them."""
+        return await self._recovering.recover(body)
 
     def _peers_called(self, wanted: object) -> tuple[list[str], set[str]]:
         """The seats and the nodes that a name, uid or MAC means.

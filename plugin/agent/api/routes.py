@@ -105,6 +105,7 @@ def acting(
         actions.connect,
         actions.forget,
         actions.rmpeer,
+        actions.recover,
         actions.reset,
         actions.expose,
         actions.hide,

@@ -136,7 +136,7 @@ class Census:
             if now_s - since_s >= _GONE_S:
                 self._bury(name, now_s)
         for member in list(self._members.others.values()):
-            if member.uid in self._council.left:
+            if member.uid in self._council.gone:
                 self._forget(member)
                 self._lost(member)
 

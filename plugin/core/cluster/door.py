@@ -58,6 +58,7 @@ class Door:
         self._answered: dict[IPv4Address, float] = {}
         self.refused: dict[IPv4Address, Refused] = {}
         self.changed = False
+        self._removed_until_s = float("-inf")
         self.way: Callable[[IPv4Address], IPv4Address | None] = lambda _to: outbox.members.me.address
 
     def admits(self, sender: Member, source: IPv4Address, *, now_s: float) -> bool:
@@ -92,6 +93,14 @@ class Door:
         if self.refused.pop(address, None) is not None:
             self.changed = True
 
+    def accepted(self, *, now_s: float) -> None:
+        """A member answered this agent as one of its own: it is refused no more, unless it was removed.
+
+        Others that were removed or given up with it answer as ever, which does not count while one who stayed is heard.
+        """
+        if now_s >= self._removed_until_s:
+            self._council.refuse("")
+
     def forget_old(self, *, now_s: float) -> None:
         """What was long ago may have been repaired."""
         for address, refused in list(self.refused.items()):
@@ -107,7 +116,7 @@ class Door:
         if known is not None and known.address != sender.address and known.answers:
             reason = f"the name {sender.name!r} is that of {known.address}: every node needs its own"
             return kinds.Refuse("name", reason, sender.uid)
-        if sender.uid in self._council.left:
+        if sender.uid in self._council.gone and self._council.seated:
             reason = "it was removed from the cluster: `weave reset` makes it a new member"
             return kinds.Refuse("removed", reason, sender.uid)
         return None
@@ -169,15 +178,20 @@ class Door:
         """Whether a refusal counts that anybody can have written: for status, from where others are looked for."""
         return self._is_wanted(source) and not self._lives(source) and self._may_answer(source, now_s)
 
-    def on_refuse(self, received: wire.Received, source: IPv4Address, now_s: float) -> None:
-        """Somebody does not want us: believed for status, and only of those we wanted something from."""
+    def on_refuse(self, received: wire.Received, source: IPv4Address, now_s: float, *, asked: bool = False) -> None:
+        """Somebody does not want us: believed for status, and only of those we wanted something from (or `asked`)."""
         refuse = received.message
         assert isinstance(refuse, kinds.Refuse)
-        if not self._is_wanted(source) or (not received.sealed and self._lives(source)):
+        unwanted = not (asked or self._is_wanted(source))
+        if unwanted or (not received.sealed and self._lives(source)):
             return
         if refuse.uid not in {"", self._outbox.members.me.uid}:
             return  # meant for an earlier agent of this node
         self.note(source, received.sender.name, f"it says: {refuse.reason}", now_s)
+        if received.sender.uid in self._council.gone:
+            return  # each has given up the other: this agent goes on with its own
+        if received.sealed and refuse.code == "removed":
+            self._removed_until_s = now_s + _KEPT_S
         # Only who knows the password can keep this agent from giving addresses out.
         if received.sealed and refuse.code in {"name", "removed"} and not self._council.refused:
             self._council.refuse(f"refused by {received.sender.name} ({source}): {refuse.reason}")

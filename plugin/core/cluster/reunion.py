@@ -1,7 +1,8 @@
 """Joining a cluster, and becoming equal again after having been apart: two agents tell each other everything.
 
 An agent looks at its seeds until a member answers there, less and less often. When nobody at all answers, it looks
-where members of the ring were as well, because the seeds may be the ones that are gone.
+where members of the ring were as well, because the seeds may be the ones that are gone; and always where there is a
+seat of which it has not heard since it started.
 """
 
 from collections.abc import Callable, Iterable
@@ -73,9 +74,11 @@ class Reunion:
         members = self._outbox.members
         if now_s >= self._next_remembering_s:
             self._next_remembering_s = now_s + _JOIN_MAX_S
-            places = {str(seat.address) for seat in self._council.seats.values() if seat.address != members.me.address}
             alone = not any(member.answers for member in members.others.values())
-            self._remembered = [IPv4Address(place) for place in chosen(self._chance, places, HELPERS)] if alone else []
+            seats = {seat.address for seat in self._council.seats.values()} - {members.me.address}
+            # Also who is not a member here: after a recovery, those who were given up have to hear of it.
+            places = {str(address) for address in seats if alone or members.at(address) is None}
+            self._remembered = [IPv4Address(place) for place in chosen(self._chance, places, HELPERS)]
         for seed in self._unjoined():
             due_s, wait_s = self._due.get(seed, (now_s, _JOIN_S))
             if now_s >= due_s:
@@ -141,11 +144,10 @@ class Reunion:
 
     def on_sync(self, sync: kinds.Sync, sender: Member, *, now_s: float) -> kinds.Answer:
         """Somebody tells everything; the answer is everything from here, and what of it is wanted."""
-        conflict = self._council.merge(sync.state, theirs_has_pods=sync.pods)
+        conflict = self._council.merge(sync.state, whose=sender.uid, theirs_has_pods=sync.pods)
         if conflict:
             self._door.note(sender.address, sender.name, conflict, now_s)
-            reason = f"its ring {self._council.ring_id} was founded apart from this one: `weave reset` on one side"
-            return kinds.Refuse("ring", reason)
+            return kinds.Refuse("ring", self._council.why_apart(sync.state, sender.uid))
         self._take_in(sync, now_s)
         theirs = {have.name: (have.life, have.version) for have in sync.have}
         mine = self._everything(())
@@ -160,14 +162,15 @@ class Reunion:
 
     def _on_sync_answer(self, to: IPv4Address, sender: Member, answer: kinds.Answer) -> None:
         self._asking.discard(to)
-        self._due.pop(to, None)
-        if not isinstance(answer, kinds.Sync):
+        if not isinstance(answer, kinds.Sync):  # and who refuses is asked again as seldom as who is silent
             if to in self.seeds and isinstance(answer, kinds.Refuse):
                 self.changed = True
                 self.seeds[to] = f"it says: {answer.reason}"
             return
-        conflict = self._council.merge(answer.state, theirs_has_pods=answer.pods)
-        if conflict:
+        conflict = self._council.merge(answer.state, whose=sender.uid, theirs_has_pods=answer.pods)
+        if not conflict:
+            self._due.pop(to, None)
+        else:
             self._door.note(to, sender.name, conflict, self._now_s)
             return
         self._take_in(answer, self._now_s)

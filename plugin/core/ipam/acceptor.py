@@ -25,9 +25,9 @@ class Acceptor:
         """Whether it has a vote: a seat, or before the first agreement the part of a founder."""
         return self._book.seated if self._book.ring_id else self._founders > 0
 
-    def on_prepare(self, prepare: kinds.Prepare) -> kinds.Promise:
+    def on_prepare(self, prepare: kinds.Prepare, proposer: str) -> kinds.Promise:
         """Phase 1b; the answer may be sent when everything in the outbox before it is on the disk."""
-        self._book.merge(prepare.state)
+        self._book.merge(prepare.state, whose=proposer)
         reason = self._why_no_promise(prepare)
         if not reason:
             voted = synod.promise(self._book.voted, prepare.ballot, prepare.removing)
@@ -66,7 +66,8 @@ class Acceptor:
     def on_accept(self, accept: kinds.Accept) -> kinds.Accepted:
         """Phase 2b."""
         voted = None
-        if accept.epoch == self._book.epoch + 1 and self.may_vote and not self._book.conflict:
+        mine = accept.epoch == self._book.epoch + 1 and self._book.uid not in accept.value.left
+        if mine and self.may_vote and not self._book.conflict:
             voted = synod.accept(self._book.voted, accept.ballot, accept.value)
             if voted is not None:
                 self._book.vote(voted)

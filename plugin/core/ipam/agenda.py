@@ -6,9 +6,10 @@ hears the member. When a decree is proposed, and how it comes about, is decided 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from plugin.core.ipam.ringbook import RingBook
-from plugin.core.messages.values import Member, MemberState, Seat, Segment, Value
+from plugin.core.messages.values import ORIGINS_MAX, Member, MemberState, Origin, Seat, Segment, Value
 
 
 class Agenda:
@@ -43,9 +44,9 @@ class Agenda:
         if self._book.seated and staying == me.name:
             dead |= leaving & self._book.seats.keys()
         # Each on its own would wait for the others' votes, so all that are gone are removed together.
-        return tuple(sorted(dead | self._superseded() if dead else ()))
+        return tuple(sorted(dead | self.superseded() if dead else ()))
 
-    def _superseded(self) -> set[str]:
+    def superseded(self) -> set[str]:
         """Seats of agents whose disk is lost: on the same node another one speaks now, so they never will again."""
         present = {(member.name, member.address): member.uid for member in (self._book.members.me, *self._book.alive())}
         return {uid for uid, seat in self._book.seats.items() if present.get((seat.name, seat.address), uid) != uid}
@@ -78,10 +79,20 @@ class Agenda:
         seats = {uid: seat for uid, seat in self._book.seats.items() if uid not in dead}
         segments: list[Segment] = []
         for uid in dead:
-            heir = next((one for one in self._book.alive() if uid in self._superseded_by(one)), self._book.members.me)
+            heir = self.heir_of(uid)
             seats[heir.uid] = seat_of(heir)
             segments += self._book.ring.inherit(uid, heir.uid)
         return Value(tuple(sorted(seats.values())), tuple(sorted(self._book.left | set(dead))), tuple(sorted(segments)))
+
+    def heir_of(self, uid: str) -> Member:
+        """Who gets what a seat owns that is gone for good."""
+        return next((one for one in self._book.alive() if uid in self._superseded_by(one)), self._book.members.me)
+
+    def recovered(self, lost: tuple[str, ...]) -> Value:
+        """As `without`, when too few are left to agree: what follows is another ring, and says what it comes from."""
+        given_up = tuple(sorted(self._book.seats[uid] for uid in lost))
+        origin = Origin(self._book.ring_id, self._book.epoch, given_up)
+        return replace(self.without(lost), origins=(*self._book.origins, origin)[-ORIGINS_MAX:])
 
 
 def seat_of(member: Member) -> Seat:

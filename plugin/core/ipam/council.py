@@ -1,12 +1,14 @@
 """Who owns which addresses, and how that changes: read this file first, then what it names.
 
-Three kinds of change, in the order of what they cost:
+Four kinds of change, in the order of what they cost:
 - **A gift** (gifts.py): an owner gives some of its free addresses to a member that asks. Nobody else is involved; the
   owner writes it down before it says so. Gifts go to seated members only.
 - **A new member** takes a seat by a decree (decrees.py, synod.py) of more than half of the seats.
 - **A removal** hands the space of members that are gone for good to an heir, by a decree of *all* other seats. Each of
   them first promises to take no gift of the dead any more, and tells what it had from them. So when the decree comes
   about, everything the dead gave away is known, and what is left can be given out again: nobody else can hold it.
+- **A recovery** (recovery.py, succession.py) is the way out when so many seats are lost for good that nothing of this
+  is possible: a person says so, and those that are left go on as another ring.
 
 The ring (ring.py) is the state that results; ringbook.py keeps it, on the disk before anything is said of it.
 """
@@ -79,6 +81,19 @@ class Council(RingBook):
             return f"waiting for IP(s) to become available{because}"
         return f"ready{because}"
 
+    def trouble(self) -> tuple[str, str]:
+        """What is wrong that does not end by itself, and what to do; two empty texts when nothing is."""
+        if self.removed or self.refused:
+            return f"this node gives no addresses out: {self.conflict}", "delete its pods, then `weave reset` here"
+        recovery = self.decrees.recovery
+        if not recovery.majority_is_silent:
+            return "", ""
+        names = ", ".join(seat.name for seat in recovery.silent_seats()[:5])
+        return (
+            f"most seats of the ring do not answer ({names}): no new seat and no removal can be agreed",
+            "bring them back; only if they are gone for good: weave recover",
+        )
+
     def holdings(self) -> list[Holding]:
         """Who has how much of the range, this agent first."""
         found = []
@@ -100,7 +115,7 @@ class Council(RingBook):
         """What a member asks; the answer may be sent when everything in the outbox before it is on the disk."""
         match request:
             case kinds.Prepare():
-                return self.decrees.on_prepare(request, now_s=now_s)
+                return self.decrees.on_prepare(request, sender.uid, now_s=now_s)
             case kinds.Accept():
                 return self.decrees.on_accept(request)
             case kinds.Ask():
@@ -118,4 +133,8 @@ class Council(RingBook):
         other = self.members.others.get(name)
         if other is not None and other.uid != uid:
             return f"its disk was lost; {name} inherits{self.waiting and ': ' + self.waiting}"
+        if self.conflict:
+            return f"unreachable! comes back with {name}"
+        if self.decrees.recovery.majority_is_silent:
+            return f"unreachable! comes back with {name}; if too many are gone for good: weave recover"
         return f"unreachable! comes back with {name}; if it is gone for good: weave rmpeer {name}"

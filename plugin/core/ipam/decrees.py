@@ -4,14 +4,15 @@ Here an agent decides when to propose one, to whom, and when to give up; `waitin
 decided is in agenda.py, how this agent votes on it in acceptor.py, and why a decision is safe in synod.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from hashlib import blake2b
 from typing import Final
 
-from plugin.core.ipam import synod
+from plugin.core.ipam import succession, synod
 from plugin.core.ipam.acceptor import Acceptor
 from plugin.core.ipam.agenda import Agenda, seat_of
+from plugin.core.ipam.recovery import Recovery
 from plugin.core.ipam.ringbook import RingBook
 from plugin.core.ipam.synod import Round, Voted
 from plugin.core.membership.swim import Chance
@@ -33,6 +34,8 @@ _HEIR_PATIENCE_S: Final = 2.0
 _FREEZE_S: Final = 10.0
 """After a removal was promised and did not come about for so long, somebody decides that nothing changes."""
 
+_TOO_FEW: Final = "fewer than half of the seats would be left to agree: `weave recover` shows the way out"
+
 _GUESTS_MAX: Final = 1024
 _GUESTS_GATHER_S: Final = 0.3
 """After a decree those who want a seat are gathered for so long: a hundred that join at once need three decrees, not a
@@ -48,6 +51,7 @@ class Decrees:
         founders: How many agents are set up to make the first agreement; 0 when this one is not among them.
 
     Attributes:
+        recovery: What a person said after too many seats were lost for good.
         waiting: Whom or what a decree waits for, in words; empty when none does.
     """
 
@@ -57,6 +61,7 @@ class Decrees:
         self._founders = founders
         self._agenda = Agenda(book)
         self._acceptor = Acceptor(book, founders)
+        self.recovery = Recovery(book, self._agenda)
         self._frozen_s: float | None = None
         self._round: Round | None = None
         self._next_round_s = 0.0
@@ -81,29 +86,35 @@ class Decrees:
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called next; infinity when there is nothing to do."""
-        times = [float("inf")]
+        times = [self.recovery.next_timer_s]
         if self._round is not None:
             times.append(self._round.deadline_s)
         elif self._wants_one():
             times.append(self._next_round_s)
-        if self._frozen_s is not None:
-            times.append(self._frozen_s + _FREEZE_S)
-        return min(times)
+        return min(times)  # what is frozen is looked at with the next round: `_wants_one`
 
     def on_timer(self, *, now_s: float) -> None:
         """Whatever is due."""
         if self._round is not None and now_s >= self._round.deadline_s:
             self._give_up(now_s)
+        self.recovery.forget_old(now_s=now_s)
         if self._frozen_s is None and self._book.voted.frozen:
             self._frozen_s = now_s
         elif not self._book.voted.frozen:
             self._frozen_s = None
-        if self._round is None and now_s >= self._next_round_s and self._wants_one():
+        if self._round is None and not self._wants_one():
+            self.waiting = ""  # what was wanted is not any more
+        elif self._round is None and now_s >= self._next_round_s:
             self._begin(now_s)
 
     def remove(self, name: str) -> None:
         """A person says that this node is gone for good; it holds until an agent of that name answers again."""
         self._agenda.removals.add(name)
+        self._next_round_s = 0.0
+
+    def recover(self, lost: frozenset[str], *, until_s: float) -> None:
+        """A person says that these seats are gone for good, and that the others go on as another ring (recovery.py)."""
+        self.recovery.say(lost, until_s=until_s)
         self._next_round_s = 0.0
 
     def welcome(self, guest: Member, *, now_s: float) -> None:
@@ -123,13 +134,16 @@ class Decrees:
             return False
         if not self._book.ring_id:
             return self._founders > 0
-        if self._agenda.dead() or (self._book.seated and self._guests):
+        if self.recovery.wanted or self._agenda.dead() or (self._book.seated and self._guests):
             return True
         return self._book.seated and bool(self._book.voted.frozen)
 
     def _begin(self, now_s: float) -> None:
         if not self._book.ring_id:
             self._begin_first(now_s)
+            return
+        if self.recovery.wanted:
+            self._begin_recovery(now_s)
             return
         dead = self._agenda.dead()
         if dead:
@@ -139,7 +153,7 @@ class Decrees:
             quorum = synod.survivors(self._book.seats, dead)
             if quorum is None:
                 names = ", ".join(sorted(self._book.name_of(uid) for uid in dead))
-                self._defer(now_s, f"removal of {names}: fewer than half of the seats would be left to agree")
+                self._defer(now_s, f"removal of {names}: {_TOO_FEW}")
                 return
             if not self._reachable(quorum, f"removal of {', '.join(self._book.name_of(uid) for uid in dead)}", now_s):
                 return
@@ -160,6 +174,17 @@ class Decrees:
                 self._propose(quorum, (), lambda: self._agenda.with_guests(guests), now_s)
         else:
             self._next_round_s = now_s + RETRY_S
+
+    def _begin_recovery(self, now_s: float) -> None:
+        """Propose what a person said; or, without `lost`, finish what was accepted here, whoever is heard meanwhile."""
+        lost = self.recovery.lost()
+        quorum = self.recovery.quorum()
+        what = f"recovery without {', '.join(self._book.name_of(uid) for uid in lost)}" if lost else "recovery"
+        if alive := [self._book.name_of(uid) for uid in lost if self._book.answers(uid)]:
+            self._defer(now_s, f"{', '.join(alive)} answers and cannot be given up")
+        elif self._reachable(quorum, what, now_s):
+            witnesses = self.recovery.witnesses(quorum)
+            self._propose(quorum, lost, lambda: self._agenda.recovered(lost), now_s, witnesses=witnesses)
 
     def _reachable(self, quorum: synod.Quorum, what: str, now_s: float) -> bool:
         """Whether enough answer to come to a decision: a futile attempt would only be in the way of others."""
@@ -190,10 +215,18 @@ class Decrees:
 
     # --- the proposer ---------------------------------------------------------------------------------------------
     def _propose(
-        self, quorum: synod.Quorum, removing: tuple[str, ...], choose: Callable[[], Value], now_s: float
+        self,
+        quorum: synod.Quorum,
+        removing: tuple[str, ...],
+        choose: Callable[[], Value],
+        now_s: float,
+        *,
+        witnesses: Collection[str] | None = None,
     ) -> None:
+        """Begin a round; `witnesses` only for a recovery."""
         ballot = values.Ballot(self._book.voted.promised.number + 1, self._book.uid)
         attempt = Round(self._book.epoch + 1, ballot, quorum, removing, choose, now_s + ROUND_S)
+        attempt.unheard, attempt.recovering = set(witnesses or ()), witnesses is not None
         self._round = attempt
         self.waiting = ""
         # Who has no vote remembers its ballots as well: none may ever be used twice.
@@ -202,7 +235,7 @@ class Decrees:
         self._book.vote(voted)
         if self._acceptor.may_vote:
             self._on_promise(attempt, self._book.uid, voted.accepted, voted.value, now_s)
-        for uid, member in self._voters(quorum):
+        for uid, member in self._voters(quorum, attempt.unheard):
             if self._round is not attempt:
                 return  # decided by this agent alone
             self._book.outbox.call(
@@ -212,12 +245,12 @@ class Decrees:
                 partial(attempt.refusals.__setitem__, uid),
             )
 
-    def _voters(self, quorum: synod.Quorum) -> list[tuple[str, Member]]:
+    def _voters(self, quorum: synod.Quorum, witnesses: Collection[str] = ()) -> list[tuple[str, Member]]:
         """Whom to ask, this agent excluded."""
         found = [
             (member.uid, member)
             for member in self._book.members.others.values()
-            if member.answers and (quorum.of is None or member.uid in quorum.of)
+            if member.answers and (quorum.of is None or member.uid in quorum.of or member.uid in witnesses)
         ]
         return sorted(found, key=lambda pair: pair[0])
 
@@ -226,10 +259,13 @@ class Decrees:
         if not isinstance(answer, kinds.Promise | kinds.Accepted):
             attempt.refusals[uid] = refusal(answer)
             return
-        self._book.merge(answer.state)
+        self._book.merge(answer.state, whose=uid)
         if self._round is not attempt:
             return  # what came with the answer has settled it
-        if not answer.granted:
+        if attempt.quorum.of is not None and uid not in attempt.quorum.of:
+            if attempt.on_witness(uid):
+                self._prepared(attempt, now_s)
+        elif not answer.granted:
             reason = answer.reason if isinstance(answer, kinds.Promise) else "it is bound to another proposal"
             self._on_refused(attempt, uid, answer.promised, reason, now_s)
         elif isinstance(answer, kinds.Promise):
@@ -241,12 +277,22 @@ class Decrees:
     def _on_promise(
         self, attempt: Round, uid: str, accepted: values.Ballot | None, value: Value | None, now_s: float
     ) -> None:
-        if not attempt.on_promise(uid, accepted, value):
-            return
+        if attempt.on_promise(uid, accepted, value):
+            self._prepared(attempt, now_s)
+
+    def _prepared(self, attempt: Round, now_s: float) -> None:
+        """The first phase is complete: have the value accepted."""
         assert attempt.value is not None
         chosen = attempt.value
-        if back := [self._book.name_of(uid) for uid in set(chosen.left) - self._book.left if self._book.answers(uid)]:
+        leaving = set(chosen.left) - self._book.left
+        # A recovery that somebody has accepted is carried through, whoever comes back: it may be decided already.
+        carried_through = attempt.recovering and attempt.bound
+        back = [] if carried_through else [self._book.name_of(uid) for uid in leaving if self._book.answers(uid)]
+        if back:
             attempt.refusals[self._book.uid] = f"{', '.join(back)} was to be removed and answers again"
+            return
+        if chosen.origins and leaving & (attempt.quorum.of or leaving):
+            attempt.refusals[self._book.uid] = "a recovery was begun, which those that it gives up cannot agree to"
             return
         voters = self._voters(attempt.quorum)
         if self._acceptor.may_vote:
@@ -280,10 +326,13 @@ class Decrees:
 
     def _state_after(self, value: Value) -> RingState:
         ring_id = self._book.ring_id
-        if not ring_id:
+        if value.origins:
+            ring_id = succession.name_of(value)
+        elif not ring_id:
             words = "\n".join(f"{seat.uid} {seat.name} {seat.address}" for seat in value.seats)
             ring_id = blake2b(words.encode(), digest_size=8).hexdigest()
-        return RingState(ring_id, self._book.epoch + 1, value.seats, value.left, value.segments)
+        origins = value.origins or self._book.origins
+        return RingState(ring_id, self._book.epoch + 1, value.seats, value.left, value.segments, origins)
 
     def _tell_all(self) -> None:
         state = self._book.state
@@ -291,9 +340,9 @@ class Decrees:
             sync = kinds.Sync((self._book.members.me,), (), (), (), (), state, self._book.has_pods)
             self._book.outbox.call(member.address, sync, self._on_told, lambda _reason: None)
 
-    def _on_told(self, _sender: Member, answer: kinds.Answer) -> None:
+    def _on_told(self, sender: Member, answer: kinds.Answer) -> None:
         if isinstance(answer, kinds.Sync):
-            self._book.merge(answer.state)
+            self._book.merge(answer.state, whose=sender.uid)
 
     def _give_up(self, now_s: float) -> None:
         attempt = self._round
@@ -322,9 +371,9 @@ class Decrees:
         self._next_round_s = now_s + self._wait_s * (0.5 + self._chance.random())
 
     # --- the acceptor ---------------------------------------------------------------------------------------------
-    def on_prepare(self, prepare: kinds.Prepare, *, now_s: float) -> kinds.Promise:
+    def on_prepare(self, prepare: kinds.Prepare, proposer: str, *, now_s: float) -> kinds.Promise:
         """Phase 1b; the answer may be sent when everything in the outbox before it is on the disk."""
-        promise = self._acceptor.on_prepare(prepare)
+        promise = self._acceptor.on_prepare(prepare, proposer)
         if promise.granted:
             # Its round gets the time that a round may take: two that outbid each other never come to an end.
             self._next_round_s = max(self._next_round_s, now_s + ROUND_S * (1 + self._chance.random()))

@@ -106,11 +106,11 @@ class Gifts:
     # --- giving ---------------------------------------------------------------------------------------------------
     def on_ask(self, ask: kinds.Ask, sender: Member, *, now_s: float) -> kinds.Grant:  # noqa: PLR0911 - a reason each
         """A member wants addresses."""
-        self._book.merge(ask.state)
+        self._book.merge(ask.state, whose=sender.uid)
         free = self._book.allocator.free
         if not self._book.ring_id or ask.state.ring not in {"", self._book.ring_id}:
             return kinds.Grant((), 0, "it has no ring" if not self._book.ring_id else "it is a member of another ring")
-        if sender.uid in self._book.left:
+        if sender.uid in self._book.gone:
             return kinds.Grant((), 0, f"{sender.name} was removed from the ring: `weave reset` makes it a new member")
         if sender.uid not in self._book.seats:
             if not self._book.seated:

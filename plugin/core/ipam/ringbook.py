@@ -11,13 +11,15 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Network
 
+from plugin.core.ipam import succession
 from plugin.core.ipam.allocator import EXPOSE, RingAllocator
 from plugin.core.ipam.ring import Ring, RingError
 from plugin.core.ipam.shares import Share
+from plugin.core.ipam.succession import Meeting
 from plugin.core.ipam.synod import Voted
 from plugin.core.messages import fields, kinds
 from plugin.core.messages.codec import COUNTER, WireError
-from plugin.core.messages.values import Member, RingState, Seat, Segment
+from plugin.core.messages.values import Member, Origin, RingState, Seat, Segment
 from plugin.core.outbox import Noted, Outbox, Persist, SpaceChanged
 
 
@@ -35,6 +37,7 @@ class RingBook:
         epoch: How many decrees there have been.
         seats: Who takes part, by uid.
         left: Who took part once and never will again.
+        origins: The rings that this one was recovered from.
         voted: What this agent has promised and accepted for the next decree.
         removed: Why this agent is no longer a member; empty as long as it is.
         refused: Why the others do not take it for one of them just now; empty as long as they do.
@@ -49,6 +52,7 @@ class RingBook:
         self.epoch = 0
         self.seats: dict[str, Seat] = {}
         self.left: frozenset[str] = frozenset()
+        self.origins: tuple[Origin, ...] = ()
         self.voted = Voted(1)
         self.removed = ""
         self.refused = ""
@@ -74,6 +78,18 @@ class RingBook:
         return self.removed or self.refused
 
     @property
+    def recovery(self) -> Origin | None:
+        """What is being recovered, from the moment that this agent has accepted it: there is no way back then."""
+        value = self.voted.value
+        return value.origins[-1] if value is not None and value.origins else None
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Who is refused as a member: who left, and who is given up by a recovery that is under way."""
+        recovery = self.recovery
+        return self.left if recovery is None else self.left | {seat.uid for seat in recovery.lost}
+
+    @property
     def digest(self) -> int:
         """64 bits of everything that is agreed."""
         if not self.ring_id:
@@ -90,7 +106,7 @@ class RingBook:
         """All that is agreed, as messages carry it."""
         seats = tuple(sorted(self.seats.values()))
         segments = self.ring.segments if self.ring_id else ()
-        return RingState(self.ring_id, self.epoch, seats, tuple(sorted(self.left)), segments)
+        return RingState(self.ring_id, self.epoch, seats, tuple(sorted(self.left)), segments, self.origins)
 
     def alive(self) -> list[Member]:
         """The other members that answer."""
@@ -110,55 +126,92 @@ class RingBook:
         """Call `action` whenever a later epoch, or another ring, was taken up."""
         self._new_epoch.append(action)
 
-    def merge(self, state: RingState, *, theirs_has_pods: bool = True) -> str:
-        """Take in what somebody says of the ring; a sentence when the two cannot be members of the same one."""
-        if not state.ring or state.ring == self.ring_id:
-            if state.ring:
-                self.adopt(state)
+    def merge(self, state: RingState, *, whose: str, theirs_has_pods: bool = True) -> str:  # noqa: PLR0911 - a case each
+        """Take in what `whose` says of the ring; a sentence when the two cannot be members of the same one."""
+        if not state.ring:
             return ""
+        if state.ring == self.ring_id:
+            return self._merge_same(state, whose)
         if not self.ring_id:
             self.adopt(state)
             return ""
-        if self._yields(state, theirs_has_pods=theirs_has_pods):
+        meeting = succession.meet(self.state, self.uid, state, whose)
+        if meeting is Meeting.TAKE:
+            self.adopt(state)
+        if meeting is not Meeting.APART:
+            return succession.sentence(meeting, self.ring_id, state.ring)
+        if self._yields(state, whose, theirs_has_pods=theirs_has_pods):
             self._abandon()
             self.adopt(state)
             return ""
-        if self._would_yield(state, theirs_has_pods=theirs_has_pods):
+        if self._would_yield(state, whose, theirs_has_pods=theirs_has_pods):
             return ""
         return (
             f"its ring {state.ring} of {len(state.seats)} members was founded apart from {self.ring_id} of "
             f"{len(self.seats)} here: `weave reset` on one side"
         )
 
-    def _yields(self, state: RingState, *, theirs_has_pods: bool) -> bool:
-        """Whether this agent may give its ring up: nothing of it is in use by anybody."""
-        if not self.seated and self.ring_id:
-            return True
+    def why_apart(self, state: RingState, whose: str) -> str:
+        """What `whose` is told when its ring and this one cannot be one: the reason as it is seen from there."""
+        if state.ring == self.ring_id:
+            return "this ring is being recovered there without some of its seats: wait, or `weave reset` here"
+        meeting = succession.meet(state, whose, self.state, self.uid)
+        return succession.sentence(meeting, state.ring, self.ring_id) or (
+            f"its ring {self.ring_id} was founded apart from this one: `weave reset` on one side"
+        )
+
+    def _merge_same(self, state: RingState, whose: str) -> str:
+        """The same ring; but who has accepted its recovery follows no other decree of it.
+
+        A seat that has to agree to the recovery and shows a later epoch has never accepted it, and cannot any more:
+        only then it will never come about, and this agent is free again.
+        """
+        recovery = self.recovery
+        if recovery is not None and state.epoch > self.epoch:
+            agreeing = self.seats.keys() - {seat.uid for seat in recovery.lost} - set(self.voted.frozen)
+            if whose not in agreeing:
+                names = ", ".join(seat.name for seat in recovery.lost)
+                return f"its ring {state.ring} is being recovered here without {names}: `weave status ipam` says more"
+        self.adopt(state)
+        return ""
+
+    def _yields(self, state: RingState, whose: str, *, theirs_has_pods: bool) -> bool:
+        """Whether this agent may give its ring up: nothing of it is in use by anybody.
+
+        Who has no seat stays with the ring whose seats it hears, and believes of another ring only one who has a seat
+        in it: what others without a seat tell may be of a ring that has ended.
+        """
+        if not self.seated:
+            return whose in _uids(state) and not any(self.answers(uid) for uid in self.seats)
         if set(self.seats) != {self.uid} or self.has_pods:
             return False
         theirs_may = len(state.seats) == 1 and not theirs_has_pods
         return not theirs_may or state.ring < self.ring_id
 
-    def _would_yield(self, state: RingState, *, theirs_has_pods: bool) -> bool:
-        return len(state.seats) == 1 and not theirs_has_pods
+    def _would_yield(self, state: RingState, whose: str, *, theirs_has_pods: bool) -> bool:
+        return whose not in _uids(state) or (len(state.seats) == 1 and not theirs_has_pods)
 
     def _abandon(self) -> None:
         self.outbox.add(Noted("ring given up for another", (("ring", self.ring_id),)))
         self.ring = Ring(self.ring.network)
-        self.ring_id, self.epoch, self.seats, self.left = "", 0, {}, frozenset()
+        self.ring_id, self.epoch, self.seats, self.left, self.origins = "", 0, {}, frozenset(), ()
         self.voted = Voted(1)
 
     def adopt(self, state: RingState) -> None:
-        """Same ring: the later epoch's seats hold, and of every range the later owner."""
+        """Same ring, or one recovered from it: the later epoch's seats hold, and of every range the later owner."""
         changed = False
         if state.epoch > self.epoch or not self.ring_id:
-            self.ring_id, self.epoch = state.ring, state.epoch
+            recovered = bool(self.ring_id) and state.ring != self.ring_id
+            self.ring_id, self.epoch, self.origins = state.ring, state.epoch, state.origins
             self.seats = {seat.uid: seat for seat in state.seats}
             self.left |= frozenset(state.left)
             self.voted = Voted(self.epoch + 1)
-            self.members.left_uids = self.left
+            self.members.left_uids = self.gone
             for action in self._new_epoch:
                 action()
+            if recovered:
+                lost = ", ".join(seat.name for seat in state.origins[-1].lost) if state.origins else "nobody"
+                self.outbox.add(Noted("ring recovered", (("ring", state.ring), ("without", lost[:400])), serious=True))
             if self.uid in self.left:
                 self.removed = "this node was removed from the ring: `weave reset` makes it a new member"
             changed = True
@@ -193,8 +246,8 @@ class RingBook:
         return False
 
     def on_news(self, news: kinds.RingNews) -> None:
-        """Ranges have changed hands somewhere."""
-        if self.ring_id and self._merge_segments(news.segments):
+        """Ranges have changed hands somewhere; in another ring that means nothing here."""
+        if self.ring_id and news.ring in {None, self.ring_id} and self._merge_segments(news.segments):
             self.changed(())
 
     def changed(self, tell: tuple[Segment, ...]) -> None:
@@ -204,7 +257,8 @@ class RingBook:
         if tell:
             names = [member.name for member in self.alive()]
             for start in range(0, len(tell), fields.SEGMENTS_PER_DATAGRAM_MAX):
-                self.outbox.broadcast(names, kinds.RingNews(tell[start : start + fields.SEGMENTS_PER_DATAGRAM_MAX]))
+                part = tell[start : start + fields.SEGMENTS_PER_DATAGRAM_MAX]
+                self.outbox.broadcast(names, kinds.RingNews(part, self.ring_id))
         self.outbox.add(SpaceChanged())
 
     def write(self) -> None:
@@ -222,6 +276,7 @@ class RingBook:
     def vote(self, voted: Voted) -> None:
         """Remember a promise or an acceptance; whoever it is told to hears of it when it is on the disk."""
         self.voted = voted
+        self.members.left_uids = self.gone
         self.write()
 
     def on_persisted(self, serial: int) -> None:
@@ -242,10 +297,11 @@ class RingBook:
         self.ring_id, self.epoch = state.ring, state.epoch
         self.seats = {seat.uid: seat for seat in state.seats}
         self.left = frozenset(state.left)
+        self.origins = state.origins
         if state.ring:
             self.ring.merge(state.segments)
         self.voted = voted
-        self.members.left_uids = self.left
+        self.members.left_uids = self.gone
         self._durable = self.ring.owned_by(self.uid)
         self.use()
 
@@ -255,6 +311,10 @@ class RingBook:
             self.refused = reason
             self.use()
             self.outbox.add(SpaceChanged())
+
+
+def _uids(state: RingState) -> set[str]:
+    return {seat.uid for seat in state.seats}
 
 
 @lru_cache(maxsize=64)

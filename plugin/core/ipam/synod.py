@@ -11,6 +11,11 @@ Any two of these have a member in common as long as nobody in D ever speaks agai
 one epoch, and who proposes the next decree always hears of the last. All others must agree to a removal because each of
 them may have been given addresses by a member of D that nobody else knows of.
 
+When more than half of the seats are lost nothing of this is possible. Then a person may say that they are gone for good
+(recovery.py): all other seats, however few, decide how it goes on, in the same way and bound by the same votes, but in
+another ring. Everybody who answers, seat or not, is asked before (`Round.unheard`): a seat may have been given that the
+proposer has not heard of.
+
 An acceptor's state must be on disk before its answer is sent. Nothing here knows the network, clock or disk.
 """
 
@@ -86,12 +91,16 @@ def majority(seats: Collection[str]) -> Quorum:
     return Quorum(len(seats) // 2 + 1, frozenset(seats))
 
 
+def everybody_but(seats: Collection[str], lost: Collection[str]) -> Quorum:
+    """All seats that are not lost, however few they are: enough for a recovery."""
+    living = frozenset(seats) - frozenset(lost)
+    return Quorum(len(living), living)
+
+
 def survivors(seats: Collection[str], dead: Collection[str]) -> Quorum | None:
     """All seats that are not dead; None when they are fewer than half, for then nobody can know enough."""
-    living = frozenset(seats) - frozenset(dead)
-    if 2 * len(living) < len(seats) or not living:
-        return None
-    return Quorum(len(living), living)
+    quorum = everybody_but(seats, dead)
+    return None if 2 * quorum.count < len(seats) or not quorum.count else quorum
 
 
 @dataclass(slots=True)
@@ -105,6 +114,10 @@ class Round:
         removing: Members that are gone for good.
         choose: Makes the value, once the promises are there and none of them binds.
         deadline_s: When it is given up.
+        unheard: Who has no vote but must have said what it knows before anything is proposed.
+        recovering: Whether it is to recover the ring. Then an accepted ordinary decree does not bind: if it was ever
+            decided, then only by those who are given up now, and whoever heard of it would have said so.
+        bound: Whether `value` was accepted by somebody before.
     """
 
     epoch: int
@@ -113,6 +126,9 @@ class Round:
     removing: tuple[str, ...]
     choose: Callable[[], Value]
     deadline_s: float
+    unheard: set[str] = field(default_factory=set)
+    recovering: bool = False
+    bound: bool = False
     promises: dict[str, tuple[Ballot | None, Value | None]] = field(default_factory=dict)
     accepts: set[str] = field(default_factory=set)
     value: Value | None = None
@@ -125,14 +141,27 @@ class Round:
         if self.value is not None:
             return False
         self.promises[uid] = accepted, value
-        if not self.quorum.met(self.promises):
+        return self._prepared()
+
+    def on_witness(self, uid: str) -> bool:
+        """One without a vote has said what it knows, and it is nothing new; True as for `on_promise`."""
+        self.unheard.discard(uid)
+        return self.value is None and self._prepared()
+
+    def _prepared(self) -> bool:
+        if self.unheard or not self.quorum.met(self.promises):
             return False
         # The rule that makes it safe: what may have been decided already has to be proposed again.
         bound = max(
-            ((ballot, old) for ballot, old in self.promises.values() if ballot is not None and old is not None),
+            (
+                (ballot, old)
+                for ballot, old in self.promises.values()
+                if ballot is not None and old is not None and (old.origins or not self.recovering)
+            ),
             key=lambda pair: (pair[0].number, pair[0].uid),
             default=None,
         )
+        self.bound = bound is not None
         self.value = self.choose() if bound is None else bound[1]
         return True
 
@@ -152,7 +181,8 @@ class Round:
     def waiting_for(self, names: Mapping[str, str]) -> str:
         """Who has not agreed, for people."""
         heard = self.promises if self.value is None else self.accepts
-        missing = sorted(names.get(uid, uid) for uid in self.quorum.missing(heard))
+        unheard = self.unheard if self.value is None else set()
+        missing = sorted(names.get(uid, uid) for uid in self.quorum.missing(heard) | unheard)
         if missing:
             return ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         return f"{self.quorum.count - len(heard)} more" if len(heard) < self.quorum.count else ""

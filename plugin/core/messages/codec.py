@@ -75,7 +75,13 @@ def listing(item: Codec[T], count_max: int) -> Codec[tuple[T, ...]]:
     return Codec(lambda values: [item.dump(value) for value in values], load)
 
 
-def row(make: Callable[..., T], fields: dict[str, Codec[Any]], *, recurs: bool = False) -> Codec[T]:
+def row(
+    make: Callable[..., T],
+    fields: dict[str, Codec[Any]],
+    *,
+    recurs: bool = False,
+    late: tuple[str, Codec[Any], Any] | None = None,
+) -> Codec[T]:
     """A dataclass as a list of its values, in the order of `fields`: short on the wire, checked field by field.
 
     Args:
@@ -83,25 +89,32 @@ def row(make: Callable[..., T], fields: dict[str, Codec[Any]], *, recurs: bool =
         fields: Its fields.
         recurs: The same values come again and again (the sender of every message does): those that were checked lately
             are not checked again, which is most of the work of a message.
+        late: One more field behind the others, and its usual value, with which it is left out: agents and files from
+            before it was added are understood, and understand.
     """
-    names = tuple(fields)
-    codecs = tuple(fields.values())
+    names = (*fields, *(() if late is None else (late[0],)))
+    codecs = (*fields.values(), *(() if late is None else (late[1],)))
     getters = tuple(zip(names, (codec.dump for codec in codecs), strict=True))
+    counts = {len(fields), len(names)}
 
     def checked(*values: Any) -> T:
-        return make(*(codec.load(value) for codec, value in zip(codecs, values, strict=True)))
+        return make(*(codec.load(value) for codec, value in zip(codecs, values, strict=False)))
 
     # `typed`, for True is not 1 here; what is refused raises, and is never remembered.
     remembered = lru_cache(maxsize=_ROWS_REMEMBERED, typed=True)(checked)
 
     def load(value: Any) -> T:
-        if not isinstance(value, list) or len(value) != len(codecs):
+        if not isinstance(value, list) or len(value) not in counts:
             raise WireError(f"wanted [{', '.join(names)}], found {_shown(value)}")
         if recurs and not any(isinstance(entry, list | dict) for entry in value):
             return remembered(*value)
         return checked(*value)
 
-    return Codec(lambda made: [dump(getattr(made, name)) for name, dump in getters], load)
+    def dump(made: T) -> list[Any]:
+        usual = late is not None and getattr(made, late[0]) == late[2]
+        return [dump(getattr(made, name)) for name, dump in (getters[:-1] if usual else getters)]
+
+    return Codec(dump, load)
 
 
 def optional(item: Codec[T]) -> Codec[T | None]:

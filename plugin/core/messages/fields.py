@@ -48,6 +48,7 @@ from plugin.core.messages.kinds import (
 from plugin.core.messages.values import (
     ENDPOINTS_PER_PEER_MAX,
     MEMBERS_MAX,
+    ORIGINS_MAX,
     STAMP_MAX,
     Ballot,
     Brief,
@@ -56,6 +57,7 @@ from plugin.core.messages.values import (
     LinkNews,
     Member,
     MemberState,
+    Origin,
     RingState,
     Seat,
     Segment,
@@ -119,11 +121,15 @@ _TABLE: Final = row(
 _SEATS: Final = listing(row(Seat, {"uid": UID, "name": NAME, "address": ADDRESS}, recurs=True), MEMBERS_MAX)
 UIDS: Final = listing(UID, 2 * MEMBERS_MAX)
 _SEGMENTS: Final = listing(SEGMENT, _SEGMENTS_MAX)
+_RING: Final = text(UID_DIGITS)
+_ORIGINS: Final = listing(row(Origin, {"ring": _RING, "epoch": COUNTER, "lost": _SEATS}), ORIGINS_MAX)
 STATE: Final = row(
-    RingState, {"ring": text(UID_DIGITS), "epoch": COUNTER, "seats": _SEATS, "left": UIDS, "segments": _SEGMENTS}
+    RingState,
+    {"ring": _RING, "epoch": COUNTER, "seats": _SEATS, "left": UIDS, "segments": _SEGMENTS},
+    late=("origins", _ORIGINS, ()),
 )
 BALLOT: Final = row(Ballot, {"number": COUNTER, "uid": UID})
-VALUE: Final = row(Value, {"seats": _SEATS, "left": UIDS, "segments": _SEGMENTS})
+VALUE: Final = row(Value, {"seats": _SEATS, "left": UIDS, "segments": _SEGMENTS}, late=("origins", _ORIGINS, ()))
 _PARTS: Final = counter(lowest=1, highest=PARTS_MAX)
 
 # ---- messages, each an object of its fields
@@ -146,7 +152,7 @@ FIELDS: Final[dict[Kind, tuple[type[Any], dict[str, Codec[Any]]]]] = {
     ),
     Kind.PULL: (Pull, {}),
     Kind.SEEN: (Seen, {"version": COUNTER}),
-    Kind.RING: (RingNews, {"segments": listing(SEGMENT, SEGMENTS_PER_DATAGRAM_MAX)}),
+    Kind.RING: (RingNews, {"segments": listing(SEGMENT, SEGMENTS_PER_DATAGRAM_MAX), "ring": optional(_RING)}),
     Kind.REFUSE: (Refuse, {"code": text(20), "reason": SENTENCE, "uid": OWNER}),
     Kind.HELLO: (Hello, {}),
     Kind.SYNC: (

@@ -114,10 +114,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class RingNews:
-    """Ranges have changed hands."""
+    """Ranges of this ring have changed hands; agents of before rings could be recovered do not name it."""
 
     KIND: ClassVar = Kind.RING
     segments: tuple[Segment, ...]
+    ring: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

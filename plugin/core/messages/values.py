@@ -171,6 +171,25 @@ class Seat:
     address: IPv4Address
 
 
+ORIGINS_MAX: Final = 16
+"""So many recoveries of one ring are remembered; who comes back from before them is refused as founded apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The ring that another one was recovered from, after so many seats were lost that nothing could be agreed.
+
+    Attributes:
+        ring: Its name.
+        epoch: Its last epoch that those who are left knew.
+        lost: The seats that were given up.
+    """
+
+    ring: str
+    epoch: int
+    lost: tuple[Seat, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RingState:
     """All that is agreed about addresses.
@@ -181,6 +200,7 @@ class RingState:
         seats: Who takes part since the last of them.
         left: Who took part once and never will again.
         segments: Who owns what.
+        origins: The rings that it was recovered from, the latest last; none as long as nothing had to be recovered.
     """
 
     ring: str
@@ -188,6 +208,7 @@ class RingState:
     seats: tuple[Seat, ...]
     left: tuple[str, ...]
     segments: tuple[Segment, ...]
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +227,12 @@ class Ballot:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a decree says: who takes part from now on, who no longer does, and which ranges change hands."""
+    """What a decree says: who takes part from now on, who no longer does, and which ranges change hands.
+
+    With `origins` it recovers the ring: what follows is another ring, and these are all its origins.
+    """
 
     seats: tuple[Seat, ...]
     left: tuple[str, ...]
     segments: tuple[Segment, ...]
+    origins: tuple[Origin, ...] = ()

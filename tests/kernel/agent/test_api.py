@@ -69,7 +69,7 @@ def test_tcp_only_reads(cluster: Cluster) -> None:
     cluster.start(1)
     status, text = over_tcp(cluster, "POST /cni HTTP/1.1\r\nHost: w\r\nContent-Length: 3\r\n\r\nADD")
     assert (status, json.loads(text)["known"]) == (404, READABLE)
-    for verb in ("connect", "forget", "rmpeer", "reset", "expose", "hide"):
+    for verb in ("connect", "forget", "rmpeer", "recover", "reset", "expose", "hide"):
         request = f"POST /{verb} HTTP/1.1\r\nHost: w\r\nContent-Length: 2\r\n\r\n{{}}"
         assert over_tcp(cluster, request)[0] == 404, verb
     assert [over_tcp(cluster, get(path))[0] for path in READABLE] == [200] * len(READABLE)

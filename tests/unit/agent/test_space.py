@@ -10,6 +10,7 @@ import pytest
 
 from plugin.agent.space import Space
 from plugin.core.ipam.council import Wish
+from plugin.core.upkeep.ledger import Ledger, Problem
 
 ANY, EXACT = Wish(), Wish(exact=IPv4Address("10.32.0.9"))
 WITHIN = Wish(within=IPv4Network("10.32.4.0/24"))
@@ -23,6 +24,7 @@ class Council:
     wanted: list[tuple[Wish, float]] = field(default_factory=list)
     satisfied_with: list[Wish] = field(default_factory=list)
     answers: dict[Wish, str] = field(default_factory=dict)
+    wrong: tuple[str, str] = ("", "")
 
     @property
     def gifts(self) -> "Council":
@@ -39,6 +41,9 @@ class Council:
 
     def status(self) -> str:
         return "awaiting consensus"
+
+    def trouble(self) -> tuple[str, str]:
+        return self.wrong
 
 
 class Room:
@@ -164,3 +169,17 @@ def test_why_not_is_what_is_known_of_the_wish_or_else_of_the_ring() -> None:
     room.council.answers[EXACT] = "10.32.0.9 belongs to node2, which does not answer"
     assert room.space.why_not(EXACT) == "10.32.0.9 belongs to node2, which does not answer"
     assert room.space.why_not(ANY) == room.space.status == "awaiting consensus"
+
+
+def test_a_ring_in_trouble_is_a_problem_once_it_has_lasted_and_until_it_is_over() -> None:
+    room, ledger = Room(), Ledger()
+    room.space.tell(ledger, 10.0)
+    room.council.wrong = ("most seats do not answer", "weave recover")
+    for now_s in (12.0, 14.0):
+        room.space.tell(ledger, now_s)
+    assert ledger.problems() == (), "an agent that has just been started hears nobody yet"
+    room.space.tell(ledger, 16.0)
+    assert ledger.problems() == (Problem("ring", "most seats do not answer", "weave recover", 16.0),)
+    room.council.wrong = ("", "")
+    room.space.tell(ledger, 18.0)
+    assert ledger.problems() == ()

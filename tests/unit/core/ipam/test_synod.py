@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plugin.core.ipam import synod
 from plugin.core.ipam.synod import NO_BALLOT, Quorum, Round, Voted
-from plugin.core.messages.values import Ballot, Seat, Value
+from plugin.core.messages.values import Ballot, Origin, Seat, Value
 
 ANN, BOB, CAT, DAN, EVE = (digit * 16 for digit in "abcde")
 EVERYBODY = (ANN, BOB, CAT, DAN, EVE)
@@ -89,6 +89,11 @@ def test_for_the_first_decree_anybody_counts() -> None:
     assert not quorum.met([ANN])
     assert quorum.met([ANN, EVE])
     assert quorum.missing([ANN]) == frozenset()
+
+
+def test_a_recovery_takes_all_who_are_left_however_few() -> None:
+    assert synod.everybody_but(EVERYBODY, EVERYBODY[1:]) == Quorum(1, frozenset({ANN}))
+    assert not synod.everybody_but(EVERYBODY, EVERYBODY[2:]).met([ANN])
 
 
 # --- acceptors --------------------------------------------------------------------------------------------------------
@@ -171,6 +176,31 @@ def test_a_late_promise_does_not_change_what_is_proposed() -> None:
     made.on_promise(BOB, None, None)
     assert not made.on_promise(CAT, Ballot(8, CAT), BLUE)
     assert made.value == RED
+
+
+def test_before_a_recovery_everybody_who_answers_has_said_what_it_knows() -> None:
+    made = Round(1, Ballot(1, ANN), synod.everybody_but(EVERYBODY[:3], (BOB, CAT)), (BOB, CAT), lambda: RED, 9.0)
+    made.unheard = {DAN, EVE}
+    assert not made.on_promise(ANN, None, None)
+    assert made.waiting_for({ANN: "ann", DAN: "dan"}) == f"dan, {EVE}"
+    assert not made.on_witness(DAN)
+    assert made.on_witness(EVE)
+    assert made.value == RED
+    assert not made.on_witness(EVE), "that is over"
+
+
+def test_a_recovery_is_bound_by_a_recovery_and_by_no_ordinary_decree() -> None:
+    begun = Value((), (), (), (Origin("1" * 16, 4, ()),))
+    made = attempt(number=9)
+    made.recovering = True
+    made.on_promise(ANN, Ballot(5, BOB), GREEN)
+    assert made.on_promise(BOB, Ballot(3, CAT), begun)
+    assert (made.value, made.bound) == (begun, True)
+    fresh = attempt(number=9)
+    fresh.recovering = True
+    fresh.on_promise(ANN, Ballot(5, BOB), GREEN)
+    assert fresh.on_promise(BOB, None, None)
+    assert (fresh.value, fresh.bound) == (RED, False)
 
 
 def test_promises_of_strangers_and_repeated_ones_do_not_complete_the_first_phase() -> None:

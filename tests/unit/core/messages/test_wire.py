@@ -1,6 +1,7 @@
 """Messages between agents: their form, their size, and every rule that bytes from a stranger can break."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -82,7 +83,7 @@ def longest(character: str = "x") -> dict[str, kinds.Datagram]:
         "table": kinds.TablePart(COUNTER_MAX, fields.PARTS_MAX - 1, fields.PARTS_MAX, pods),
         "pull": kinds.Pull(),
         "seen": kinds.Seen(COUNTER_MAX),
-        "ring": kinds.RingNews((segment,) * fields.SEGMENTS_PER_DATAGRAM_MAX),
+        "ring": kinds.RingNews((segment,) * fields.SEGMENTS_PER_DATAGRAM_MAX, "f" * 16),
         "refuse": kinds.Refuse(character * 20, character * 400, "f" * 16),
         "hello": kinds.Hello(),
     }
@@ -321,13 +322,13 @@ def test_huge_numbers_are_refused_in_an_exchange_too(digits: int) -> None:
         (sync(wanted=["a"] * 4097), "list of at most 4096"),
         (sync(have=[["a", 1]]), "wanted [name, life, version]"),
         (sync(tables=[["a", 1, 1, [ENTRY] * 4097]]), "list of at most 4096"),
-        (sync(state=STATE[:4]), "wanted [ring, epoch, seats, left, segments]"),
+        (sync(state=STATE[:4]), "wanted [ring, epoch, seats, left, segments, origins]"),
         (sync(state=["x" * 17, *STATE[1:]]), "at most 16 bytes"),
         (sync(state=["", 0, [SEAT[:2]], [], []]), "wanted [uid, name, address]"),
         (promise(promised=None), "promised: wanted [number, uid]"),
         (promise(promised=[1, ""]), "16 hex digits"),
         (promise(accepted=[]), "accepted: wanted [number, uid]"),
-        (promise(value=[[], []]), "wanted [seats, left, segments]"),
+        (promise(value=[[], []]), "wanted [seats, left, segments, origins]"),
         (message(Kind.ASK, within="x" * 19, exact=None, state=STATE), "at most 18 bytes"),
         (message(Kind.ASK, within="", exact="", state=STATE), "exact: wanted an IPv4 address"),
         (message(Kind.GRANT, segments=None, free=0, reason=""), "segments: wanted a list"),
@@ -351,3 +352,24 @@ def test_what_is_left_of_a_rule_breaking_message_is_right() -> None:
 
 def test_fields_that_nobody_knows_are_ignored() -> None:
     assert decode(message(Kind.SEEN, version=3, color="red"), KEYS) == wire.Received(NODE, kinds.Seen(3))
+
+
+# --- what was added later ------------------------------------------------------------------------------------------------
+def test_what_was_never_recovered_is_said_as_before_and_is_understood_as_before() -> None:
+    seat = values.Seat("a" * 16, "node1", IPv4Address("192.168.56.11"))
+    plain = values.RingState("b" * 16, 3, (seat,), (), ())
+    assert len(fields.STATE.dump(plain)) == 5, "an agent that knows of no recovery reads it"
+    assert fields.STATE.load(fields.STATE.dump(plain)) == plain
+    recovered = replace(plain, origins=(values.Origin("c" * 16, 2, (seat,)),))
+    assert fields.STATE.load(json.loads(json.dumps(fields.STATE.dump(recovered)))) == recovered
+    value = values.Value((seat,), (), (), recovered.origins)
+    assert fields.VALUE.load(fields.VALUE.dump(value)) == value
+    with pytest.raises(WireError, match="at most 16"):
+        fields.STATE.load([*fields.STATE.dump(plain), [["c" * 16, 2, []]] * 17])
+
+
+def test_news_of_ranges_say_of_which_ring_and_are_understood_without() -> None:
+    segment = Segment(1, 2, 3, "a" * 16)
+    with_ring = decode(encode(kinds.RingNews((segment,), "b" * 16), NODE, KEYS), KEYS)
+    assert isinstance(with_ring, wire.Received)
+    assert with_ring.message == kinds.RingNews((segment,), "b" * 16)
