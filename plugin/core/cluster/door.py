@@ -65,8 +65,10 @@ class Door:
         """Whether a datagram counts; who sent it is told why not."""
         # By way of a member it may have come from anywhere.
         refusal = self.turned_away(sender, source, relayed=self._outbox.members.at(source) is not None, now_s=now_s)
-        if refusal is not None and self._may_answer(source, now_s):
-            self._outbox.send_to(source, sender.session, refusal)
+        if refusal is not None:
+            to = self._place_of(sender, source, refusal)
+            if self._may_answer(to, now_s):
+                self._outbox.send_to(to, sender.session, refusal)
         return refusal is None
 
     def turned_away(
@@ -85,8 +87,14 @@ class Door:
             rejected = self._outbox.counters.rejected
             rejected["no node" if refusal.code == "place" else "name taken"] += 1
             reasons = {"removed": "it was removed", "name": f"its name {sender.name!r} is that of another node"}
-            self.note(source, sender.name, reasons.get(refusal.code, refusal.reason), now_s)
+            where = self._place_of(sender, source, refusal)
+            self.note(where, sender.name, reasons.get(refusal.code, refusal.reason), now_s)
         return refusal
+
+    @staticmethod
+    def _place_of(sender: Member, source: IPv4Address, refusal: kinds.Refuse) -> IPv4Address:
+        """Where a refused sender is: where it says, which may be behind the member at `source` that relays for it."""
+        return source if refusal.code == "place" else sender.address
 
     def welcome(self, address: IPv4Address) -> None:
         """Who was refused is not any more."""
