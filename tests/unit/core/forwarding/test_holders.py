@@ -5,8 +5,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from plugin.core.forwarding.endpoints import Table
 from plugin.core.membership.switches import bridge_mac
-from plugin.core.messages.values import Endpoint, Member
 from plugin.core.messages.keys import Keys
+from plugin.core.messages.values import Endpoint, Member
 from plugin.core.node import Node
 
 ONE, TWO = IPv4Address("192.168.56.11"), IPv4Address("192.168.56.12")
