@@ -19,6 +19,7 @@ from plugin.core.cluster.census import Census
 from plugin.core.cluster.door import Door
 from plugin.core.cluster.equality import Equality
 from plugin.core.cluster.gate import Gate
+from plugin.core.cluster.moves import Moves
 from plugin.core.cluster.pings import Pings
 from plugin.core.cluster.reunion import Reunion
 from plugin.core.cluster.showing import Showing
@@ -47,7 +48,9 @@ from plugin.core.messages.values import Brief, Member, MemberState
 from plugin.core.outbox import (
     Counters,
     Effect,
+    EndpointsChanged,
     Outbox,
+    PeersChanged,
 )
 
 
@@ -105,6 +108,15 @@ class Node:
             pings=self._pings,
             showing=self._showing,
         )
+        self._moves = Moves(
+            outbox=self._outbox,
+            door=self._door,
+            pings=self._pings,
+            detector=self._detector,
+            believe=lambda record, now_s: self._census.learn((record,), now_s=now_s, proved=True),
+        )
+        self._census.follow = self._reunion.follow
+        self._census.holds_back = lambda record, now_s: self._moves.holds_back(record, now_s=now_s)
         self._timed = (
             self._detector,
             self._spread,
@@ -112,6 +124,7 @@ class Node:
             self._reunion,
             self._showing,
             self._pings,
+            self._moves,
             self._census,
             self._equality,
         )
@@ -208,7 +221,39 @@ class Node:
         """Ask `carries` from now on whether the overlay still carries packets to a node whose agent is silent."""
         self._census.carries = carries
 
+    def explain(self, own_cause: Callable[[IPv4Address], str]) -> None:
+        """Ask `own_cause` from now on whether this node itself is why an address is not reached: "" when it is not."""
+        self._showing.explain(own_cause)
+
     # --- what happens here ----------------------------------------------------------------------------------------
+    def move(self, address: IPv4Address, *, now_s: float) -> None:
+        """This node has another address: tell everybody at once, from there. Call it when the sockets are bound to it.
+
+        Who knew another member at that address cannot reach it there; perhaps the two have changed addresses.
+        """
+        former = self.me.address
+        if address == former:
+            return
+        replaced = self._members.at(address)
+        self._members.move(address)
+        self._links.forget(self.me.name)
+        self._reunion.moved()
+        if replaced is not None:
+            self._directory.forget(address)
+            self._reunion.sync(former)
+        self._directory.moved()
+        self._outbox.add(EndpointsChanged())
+        self.greet_all(now_s=now_s)
+        self._showing.all_changed()
+        self._equality.touched(now_s=now_s)
+        self._outbox.add(PeersChanged())
+
+    def greet_all(self, *, now_s: float) -> None:
+        """Speak to every member now, not in its turn: this node was away, or is at another address."""
+        for name in self._members.others:
+            self._pings.ping(name, self._detector.next_seq())
+            self._pings.greet(name, now_s=now_s)
+
     def attach(self, address: IPv4Address, mac: str, label: str, *, now_s: float, stamp: int = 0) -> None:
         """A pod has come to this node: tell everybody at once; `stamp` as `Directory.put` has it."""
         base = self._directory.own.version
@@ -257,6 +302,7 @@ class Node:
         self.council.on_timer(now_s=now_s)
         self._reunion.on_timer(now_s=now_s)
         self._pings.on_timer(now_s=now_s)
+        self._moves.on_timer(now_s=now_s)
         self._door.forget_old(now_s=now_s)
         self._pings.drop_old(now_s=now_s)
         self._census.drop_old(now_s=now_s)
@@ -274,6 +320,9 @@ class Node:
             return
         if isinstance(received.message, kinds.Refuse):
             self._door.on_refuse(received, source, now_s)
+        elif self._is_elsewhere(received.sender, now_s):
+            if (refusal := self._moves.refusal(received.sender, now_s=now_s)) is not None:
+                self._door.tell(source, received.sender, refusal, now_s=now_s)
         elif self._door.admits(received.sender, source, now_s=now_s):
             self._heard_from(received.sender, source, now_s)
             self._on_message(received.message, received.sender, now_s, direct=source == received.sender.address)
@@ -294,8 +343,9 @@ class Node:
         if asked is None or isinstance(asked, bytes):
             return asked
         sender = asked.received.sender
-        if (refusal := self._door.turned_away(sender, source, now_s=now_s)) is not None:
-            return self._gate.answered(asked, refusal)
+        welcome, refusal = self._judged(sender, source, now_s)
+        if not welcome:
+            return None if refusal is None else self._gate.answered(asked, refusal)
         self._heard_from(sender, source, now_s)
         answer: kinds.Answer
         match asked.received.message:
@@ -324,6 +374,9 @@ class Node:
             return
         if isinstance(received.message, kinds.Refuse):
             self._door.on_refuse(received, source, now_s, asked=True)
+        elif self._is_elsewhere(received.sender, now_s):
+            self._outbox.unanswered(token, f"{received.sender.name} answers there")
+            return
         elif self._door.admits(received.sender, source, now_s=now_s):
             self._heard_from(received.sender, source, now_s)
             self._door.accepted(now_s=now_s)
@@ -339,6 +392,26 @@ class Node:
         self._outbox.unanswered(token, reason)
 
     # --- what a message means -------------------------------------------------------------------------------------
+    def _is_elsewhere(self, sender: Member, now_s: float) -> bool:
+        """Whether what a sender says must not count: where it is, is not known (yet), or known better.
+
+        It may have moved, which is being found out; another member may have its address by now; and what this agent
+        sends to a member whose address this node was given comes back to itself.
+        """
+        own = (self.me.uid, self.me.life, self.me.address)
+        if (sender.uid, sender.life, sender.address) == own or self._moves.holds_back(sender, now_s=now_s):
+            return True
+        known = self._members.others.get(sender.name)
+        there = self._members.at(sender.address)
+        return known is not None and known.rank >= sender.rank and there is not None and there is not known
+
+    def _judged(self, sender: Member, source: IPv4Address, now_s: float) -> tuple[bool, kinds.Refuse | None]:
+        """Whether a caller may speak, and what it is told if not; None: nothing, and it calls again."""
+        if self._is_elsewhere(sender, now_s):
+            return False, self._moves.refusal(sender, now_s=now_s)
+        refusal = self._door.turned_away(sender, source, now_s=now_s)
+        return refusal is None, refusal
+
     def _heard_from(self, sender: Member, source: IPv4Address, now_s: float) -> None:
         """A member speaks: it is alive, whatever was believed."""
         if sender.address == source:
@@ -362,6 +435,8 @@ class Node:
                 if about:
                     self._detector.on_heard_by_other(about, seq)
                 elif seq and direct:  # not news (0), and not by way of another
+                    self._moves.on_answer(name, seq, now_s=now_s)
+                    self._door.admitted(name, now_s=now_s)
                     self._conclude(self._detector.on_answer(name, seq), now_s)
                     self._pings.helped(name, seq)
             case kinds.PingFor(seq=seq, name=target):

@@ -15,7 +15,7 @@ from plugin.core.membership.members import Members, Peer
 from plugin.core.messages import kinds, wire
 from plugin.core.messages.exchange import Calling
 from plugin.core.messages.keys import Keys
-from plugin.core.messages.kinds import Answer, Kind, Refuse
+from plugin.core.messages.kinds import Accepted, Answer, Kind, Promise, Refuse
 from plugin.core.messages.sessions import Sessions
 from plugin.core.messages.values import Member
 from plugin.core.messages.wire import Opened
@@ -73,6 +73,15 @@ class PeersChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """A member's node has another address than before: whoever wrote the old one down should write this one."""
+
+    name: str
+    before: IPv4Address
+    now: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointsChanged:
     """The view of who is where has changed: forwarding must be brought in line."""
 
@@ -91,7 +100,9 @@ class Noted:
     serious: bool = False
 
 
-Effect: TypeAlias = Send | Call | Persist | PeerChanged | PeersChanged | EndpointsChanged | SpaceChanged | Noted
+Effect: TypeAlias = (
+    Send | Call | Persist | PeerChanged | PeersChanged | PeerMoved | EndpointsChanged | SpaceChanged | Noted
+)
 OnAnswer: TypeAlias = Callable[[Member, Answer], None]
 OnSilence: TypeAlias = Callable[[str], None]
 
@@ -116,6 +127,9 @@ class _Waiting:
     body: bytes
     on_answer: OnAnswer
     on_silence: OnSilence
+    asked: str
+    """The identity of the member that was called; empty when none was known there."""
+
     calling: Calling | None = None
 
 
@@ -183,8 +197,10 @@ class Outbox:
     def call(self, to: IPv4Address, request: kinds.Request, on_answer: OnAnswer, on_silence: OnSilence) -> None:
         """An exchange; exactly one of the two functions is called, later."""
         self._token += 1
+        asked = self.members.at(to)
+        uid = "" if asked is None else asked.uid
         body = wire.body_of(request, self.members.me)
-        self._calls[self._token] = _Waiting(request.KIND, body, on_answer, on_silence)
+        self._calls[self._token] = _Waiting(request.KIND, body, on_answer, on_silence, uid)
         self.counters.calls += 1
         self._effects.append(Call(to, self._token))
 
@@ -212,9 +228,15 @@ class Outbox:
         return calling.open(data)
 
     def answered(self, token: int, sender: Member, answer: Answer) -> None:
-        """The answer to a call has come."""
+        """The answer to a call has come.
+
+        A vote of another agent than was asked is none: its node may have the address now that the other one had.
+        """
         if (waiting := self._calls.pop(token, None)) is not None:
-            waiting.on_answer(sender, answer)
+            if isinstance(answer, Promise | Accepted) and sender.uid != waiting.asked:
+                waiting.on_silence(f"{sender.name} answers there")
+            else:
+                waiting.on_answer(sender, answer)
 
     def unanswered(self, token: int, reason: str) -> None:
         """A call has no answer and will have none."""

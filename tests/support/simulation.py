@@ -18,7 +18,7 @@ from plugin.core.membership.members import PeerState
 from plugin.core.messages.keys import Keys
 from plugin.core.messages.values import Member
 from plugin.core.node import Node
-from plugin.core.outbox import Call, Noted, Persist, Send, SpaceChanged
+from plugin.core.outbox import Call, Noted, PeerMoved, Persist, Send, SpaceChanged
 
 NETWORK = IPv4Network("10.32.0.0/25")
 CALL_TIMEOUT_S = 1.5
@@ -47,6 +47,7 @@ class Machine:
     pods: dict[Attachment, IPv4Address] = field(default_factory=dict)
     node: Node | None = None
     destroyed: bool = False
+    key: str = ""
     wanting: set[Attachment] = field(default_factory=set)
     disk_full: bool = False
     unwritten: tuple[bytes, int] | None = None
@@ -63,8 +64,8 @@ class World:
         self.loss, self.delay_s = 0.0, 0.01
         self.cuts: set[tuple[IPv4Address, IPv4Address]] = set()
         self.queue: list[tuple[float, int, Callable[[], None]]] = []
-        self.timers: dict[IPv4Address, float] = {}
-        self.alarms: list[tuple[float, int, IPv4Address]] = []
+        self.timers: dict[str, float] = {}
+        self.alarms: list[tuple[float, int, str]] = []
         self.laws = True
         self.may_share: Callable[[Machine, Machine], bool] = lambda _one, _other: False
         """Of two machines that were parted by a mistake of a person: each may have what the other has."""
@@ -85,13 +86,16 @@ class World:
             )
             for number, address in enumerate(addresses)
         }
+        for key, machine in self.machines.items():
+            machine.key = key
         self.by_address = {machine.address: machine for machine in self.machines.values()}
 
     # --- machines -------------------------------------------------------------------------------------------------
     def add(self, seeds: list[IPv4Address]) -> Machine:
         """A new machine, which was never a member and does not run yet."""
         number = len(self.machines)
-        machine = Machine(f"node{number:04d}", IPv4Address("192.168.0.10") + number, seeds, 0)
+        name = f"node{number:04d}"
+        machine = Machine(name, IPv4Address("192.168.0.10") + number, seeds, 0, key=name)
         self.machines[machine.name] = self.by_address[machine.address] = machine
         return machine
 
@@ -151,7 +155,7 @@ class World:
         self.note(f"{machine.name} crashes, disk {disk}, pods {pods}")
         machine.node = machine.unwritten = None
         machine.wanting.clear()
-        self.timers.pop(machine.address, None)
+        self.timers.pop(machine.key, None)
         if not pods:
             machine.pods.clear()
         elif not disk:
@@ -164,6 +168,19 @@ class World:
         """The machine burns down."""
         self.crash(machine, disk=False, pods=False)
         machine.destroyed = True
+
+    def readdress(self, addresses: dict[str, IPv4Address]) -> None:
+        """Machines, by their names, get these addresses, all at the same moment; agents that run notice at once."""
+        for name, address in addresses.items():
+            self.note(f"{name} moves from {self.machines[name].address} to {address}")
+            self.machines[name].address = address
+        self.by_address = {machine.address: machine for machine in self.machines.values()}
+        assert len(self.by_address) == len(self.machines), "an address has one machine"
+        for name, address in addresses.items():
+            machine = self.machines[name]
+            if machine.node is not None:
+                machine.node.move(address, now_s=self.local_s(machine))
+                self.settle(machine)
 
     # --- pods -----------------------------------------------------------------------------------------------------
     def attach(self, machine: Machine, attachment: Attachment) -> bool:
@@ -222,7 +239,7 @@ class World:
                 if alarm[0] > end_s:
                     break
                 self.now_s = max(self.now_s, alarm[0])
-                machine = self.by_address[alarm[1]]
+                machine = self.machines[alarm[1]]
                 assert machine.node is not None
                 machine.node.on_timer(now_s=self.local_s(machine))
                 self.settle(machine)
@@ -233,12 +250,12 @@ class World:
                 heapq.heappop(self.queue)[2]()
         self.now_s = end_s
 
-    def set_timer(self, address: IPv4Address, due_s: float) -> None:
-        if self.timers.get(address) != due_s:
-            self.timers[address] = due_s
-            heapq.heappush(self.alarms, (due_s, next(self.counter), address))
+    def set_timer(self, name: str, due_s: float) -> None:
+        if self.timers.get(name) != due_s:
+            self.timers[name] = due_s
+            heapq.heappush(self.alarms, (due_s, next(self.counter), name))
 
-    def next_alarm(self) -> tuple[float, IPv4Address] | None:
+    def next_alarm(self) -> tuple[float, str] | None:
         """Whose timer is due first; alarms that were set anew since, or whose machine is down, fall away."""
         while self.alarms and self.timers.get(self.alarms[0][2]) != self.alarms[0][0]:
             heapq.heappop(self.alarms)
@@ -273,15 +290,15 @@ class World:
                         retry = True
                     case SpaceChanged():
                         retry = True
+                    case PeerMoved(_, before, now) if before in machine.seeds:
+                        machine.seeds = [*(seed for seed in machine.seeds if seed != before), now]
                     case Noted(event, fields):
                         self.note(f"{machine.name}: {event} {dict(fields)}")
             if retry:
                 self.place_waiting(machine)
         if node is not None:
             # At least a little later: a timer that is due at once must not stop the time.
-            self.set_timer(
-                machine.address, max((node.next_timer_s() - machine.offset_s) / machine.pace, self.now_s + 1e-4)
-            )
+            self.set_timer(machine.key, max((node.next_timer_s() - machine.offset_s) / machine.pace, self.now_s + 1e-4))
         if self.ring_changed:
             self.ring_changed = False
             self.check_owners()
@@ -330,6 +347,9 @@ class World:
 
         def answer(result: bytes | None) -> None:
             if machine.node is not caller or caller is None:
+                return
+            if machine.address != source:
+                fail("this node has another address now")
                 return
             if result is None:
                 fail("it hung up")
@@ -402,13 +422,18 @@ class World:
             wrong += [
                 f"{machine.name} sees {peer}"
                 for peer in node.peers.values()
-                if peer.state is not PeerState.ESTABLISHED and self.by_address[peer.address].node is not None
+                if peer.state is not PeerState.ESTABLISHED and self.is_up(peer.address)
             ]
             if node.council.status() != "ready":
                 wrong.append(f"{machine.name}: {node.council.status()}")
         if len(digests) > 1:
             wrong.append(f"{len(digests)} different views")
         return wrong
+
+    def is_up(self, address: IPv4Address) -> bool:
+        """Whether an agent runs at an address."""
+        machine = self.by_address.get(address)
+        return machine is not None and machine.node is not None
 
     def note(self, text: str) -> None:
         self.log.append(f"{self.now_s:9.3f} {text}")

@@ -76,6 +76,8 @@ class Storm:
         self.world.delay_s = self.rng.choice([0.005, 0.05, 0.2])
         self.destroyed: list[Machine] = []
         self.may_lose_disks = False
+        self.moved: set[str] = set()
+        self.lost: set[str] = set()
 
     def one(self) -> Machine:
         return self.rng.choice(self.machines)
@@ -94,7 +96,9 @@ class Storm:
     def crash(self) -> None:
         machine = self.one()
         if machine.node is not None:
-            disk = not self.may_lose(machine) or self.rng.random() < 0.6
+            disk = machine.key in self.moved or not self.may_lose(machine) or self.rng.random() < 0.6
+            if not disk:
+                self.lost.add(machine.key)
             self.world.crash(machine, disk=disk, pods=self.rng.random() < 0.7)
 
     def may_lose(self, machine: Machine) -> bool:
@@ -124,6 +128,24 @@ class Storm:
         others = {machine.address for machine in self.machines} - side
         self.world.cuts |= {(a, b) for a in side for b in others} | {(b, a) for a in side for b in others}
 
+    def readdress(self) -> None:
+        """Some machines change addresses among each other, whatever else is going on.
+
+        Not one that loses its disk as well: it is known as its former self by its name and the address of its seat,
+        which takes a while to follow (tests/sim/test_moves.py).
+        """
+        movable = [machine for machine in self.machines if machine.key not in self.lost]
+        if len(movable) < 2:
+            return
+        for machine in self.machines:  # whose only seed is its own address by now would never find anybody
+            machine.seeds = sorted(self.world.by_address)
+            if machine.node is not None:
+                machine.node.connect(machine.seeds)
+        some = self.rng.sample(movable, self.rng.randint(2, len(movable)))
+        addresses = [machine.address for machine in some]
+        self.moved |= {machine.key for machine in some}
+        self.world.readdress({one.key: addresses[place - 1] for place, one in enumerate(some)})
+
     def heal(self) -> None:
         self.world.cuts.clear()
 
@@ -142,7 +164,7 @@ class Storm:
         """What happens, and how often."""
         return [
             (self.attach, 12), (self.detach, 4), (self.crash, 2), (self.start, 4), (self.cut, 1), (self.part, 1),
-            (self.heal, 2), (self.fill_disk, 1), (self.destroy, 0.3),
+            (self.heal, 2), (self.fill_disk, 1), (self.destroy, 0.3), (self.readdress, 0.5),
         ]  # fmt: skip
 
     def blow(self, until_s: float = STORM_S) -> None:

@@ -49,6 +49,7 @@ class Door:
         refused: Who is refused, by node address.
         changed: Whether `refused` is another than when somebody last set this to False.
         way: By which of this node's addresses an address is reached, as the kernel says; None: by none.
+        refuser: The member that does not take this agent for one of the cluster; empty when none is known.
     """
 
     def __init__(self, outbox: Outbox, council: Council, is_seed: Callable[[IPv4Address], bool]) -> None:
@@ -60,16 +61,20 @@ class Door:
         self.changed = False
         self._removed_until_s = float("-inf")
         self.way: Callable[[IPv4Address], IPv4Address | None] = lambda _to: outbox.members.me.address
+        self.refuser = ""
 
     def admits(self, sender: Member, source: IPv4Address, *, now_s: float) -> bool:
         """Whether a datagram counts; who sent it is told why not."""
         # By way of a member it may have come from anywhere.
         refusal = self.turned_away(sender, source, relayed=self._outbox.members.at(source) is not None, now_s=now_s)
         if refusal is not None:
-            to = self._place_of(sender, source, refusal)
-            if self._may_answer(to, now_s):
-                self._outbox.send_to(to, sender.session, refusal)
+            self.tell(self._place_of(sender, source, refusal), sender, refusal, now_s=now_s)
         return refusal is None
+
+    def tell(self, to: IPv4Address, sender: Member, refusal: kinds.Refuse, *, now_s: float) -> None:
+        """Who speaks from this address is told why it does not count, if it was not told just now."""
+        if self._may_answer(to, now_s):
+            self._outbox.send_to(to, sender.session, refusal)
 
     def turned_away(
         self, sender: Member, source: IPv4Address, *, relayed: bool = False, now_s: float
@@ -96,6 +101,14 @@ class Door:
         """Where a refused sender is: where it says, which may be behind the member at `source` that relays for it."""
         return source if refusal.code == "place" else sender.address
 
+    def admitted(self, by: str, *, now_s: float) -> None:
+        """A member has answered this agent: if it was the one that refused it, it does not any more.
+
+        A refusal may be on its way while the reason for it goes, as when this node has another address than before.
+        """
+        if self.refuser and (by == self.refuser or self.refuser not in self._outbox.members.others):
+            self.accepted(now_s=now_s)
+
     def welcome(self, address: IPv4Address) -> None:
         """Who was refused is not any more."""
         if self.refused.pop(address, None) is not None:
@@ -107,6 +120,7 @@ class Door:
         Others that were removed or given up with it answer as ever, which does not count while one who stayed is heard.
         """
         if now_s >= self._removed_until_s:
+            self.refuser = ""
             self._council.refuse("")
 
     def forget_old(self, *, now_s: float) -> None:
@@ -149,6 +163,13 @@ class Door:
                 reason = f"the route to {address} leads to the pods' switch and not to the underlay"
         return kinds.Refuse("place", reason, sender.uid) if reason else None
 
+    def turn_away(self, record: Member, there: IPv4Address, *, now_s: float) -> kinds.Refuse:
+        """A sender is not the member it seems to be, for that one answers at the address `there`."""
+        self._outbox.counters.rejected["name taken"] += 1
+        self.note(record.address, record.name, f"its name {record.name!r} is that of another node", now_s)
+        reason = f"the name {record.name!r} is that of {there}, which answers: every node needs its own"
+        return kinds.Refuse("name", reason, record.uid)
+
     def refusal(self, code: str) -> kinds.Refuse:
         """What those of another cluster are told; `code` as `StrangerError` has it."""
         if code == "password":
@@ -180,7 +201,9 @@ class Door:
     def greets(self, source: IPv4Address, error: wire.StrangerError, now_s: float) -> bool:
         """Whether to say who this agent is now: to whoever seems to know an earlier life of it."""
         knows_no_better = error.code == "session" and error.head.kind not in {kinds.Kind.HELLO, kinds.Kind.REFUSE}
-        return knows_no_better and source not in self._outbox.keys.network and self._may_answer(source, now_s)
+        # What was sent to a member whose address this node has now comes back: this agent need not greet itself.
+        elsewhere = source != self._outbox.members.me.address and source not in self._outbox.keys.network
+        return knows_no_better and elsewhere and self._may_answer(source, now_s)
 
     def listens(self, source: IPv4Address, now_s: float) -> bool:
         """Whether a refusal counts that anybody can have written: for status, from where others are looked for."""
@@ -202,6 +225,7 @@ class Door:
             self._removed_until_s = now_s + _KEPT_S
         # Only who knows the password can keep this agent from giving addresses out.
         if received.sealed and refuse.code in {"name", "removed"} and not self._council.refused:
+            self.refuser = received.sender.name
             self._council.refuse(f"refused by {received.sender.name} ({source}): {refuse.reason}")
             self._outbox.add(Noted("refused", (("by", str(source)), ("reason", refuse.reason)), serious=True))
 

@@ -94,6 +94,22 @@ class Reunion:
         self.seeds |= {address: "" for address in addresses if address != own and address not in self.seeds}
         self.changed = True
 
+    def follow(self, before: IPv4Address, now: IPv4Address) -> None:
+        """A member's node has another address: who looked for it at the old one looks at the new one."""
+        if before not in self.seeds:
+            return
+        there = self._outbox.members.at(before)
+        if there is None or not there.answers:
+            self.look_away([before])
+        self.look_at([now])
+
+    def moved(self) -> None:
+        """This agent's node has another address: look at once wherever nobody was found."""
+        self.seeds.pop(self._outbox.members.me.address, None)
+        self._due.clear()
+        self._next_remembering_s = 0.0
+        self.changed = True
+
     def look_away(self, addresses: Iterable[IPv4Address]) -> None:
         """Look there no more."""
         for address in addresses:
@@ -111,7 +127,7 @@ class Reunion:
 
     def sync(self, to: IPv4Address, tables: tuple[values.Table, ...] = ()) -> None:
         """Exchange everything with the agent at an address."""
-        if to not in self._asking:
+        if to not in self._asking and to != self._outbox.members.me.address:
             self._asking.add(to)
             self._outbox.call(
                 to,
@@ -127,10 +143,10 @@ class Reunion:
             self.seeds[to] = f"no answer on TCP port 6783: {reason}"
 
     def _everything(self, tables: tuple[values.Table, ...]) -> kinds.Sync:
-        by_address = self._directory.remote
+        by_address, members = self._directory.remote, self._outbox.members
         have = [values.Have(self._outbox.members.me.name, self._directory.own.incarnation, self._directory.own.version)]
-        for name, member in self._outbox.members.others.items():
-            if (table := by_address.get(member.address)) is not None:
+        for name, member in members.others.items():
+            if (table := by_address.get(member.address)) is not None and members.at(member.address) is member:
                 have.append(values.Have(name, table.incarnation, table.version))
         return kinds.Sync(
             self._outbox.members.everybody(),
@@ -187,7 +203,9 @@ class Reunion:
                 table = self._directory.own
             else:
                 member = self._outbox.members.others.get(name)
-                known = None if member is None else self._directory.remote.get(member.address)
+                if member is None or self._outbox.members.at(member.address) is not member:
+                    continue
+                known = self._directory.remote.get(member.address)
                 if known is None:
                     continue
                 table = known

@@ -4,7 +4,7 @@ It decides nothing. Most messages change nothing that anybody sees, so only thos
 at again, and not more often than _SHOW_S.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
@@ -16,6 +16,7 @@ from plugin.core.messages.values import Member, MemberState
 from plugin.core.outbox import Outbox, PeerChanged
 
 _SHOW_S: Final = 0.2
+_WHERE_NODE_IS_DEAF: Final = frozenset({PeerState.CONNECTING, PeerState.PENDING, PeerState.FAILED})
 _NOTHING_HEARD: Final = "nothing heard yet: is its agent running, is port 6783 open?"
 
 
@@ -37,14 +38,20 @@ class Showing:
         self._stale: set[str] = set()
         self._all_stale = True
         self._next_s = float("-inf")
+        self._own_cause: Callable[[IPv4Address], str] = lambda _address: ""
 
     @property
     def peers(self) -> Mapping[IPv4Address, Peer]:
         """All peers, by node address, in order: members, and seeds that have not answered or were refused."""
-        found = {member.address: self._peer(member) for member in self._outbox.members.others.values()}
+        members = self._outbox.members
+        found = {
+            member.address: self._peer(member)
+            for member in members.others.values()
+            if members.at(member.address) is member  # another one may have its address now
+        }
         for seed, trouble in self._reunion.seeds.items():
             if seed not in found:
-                found[seed] = Peer(seed, reason=trouble or _NOTHING_HEARD)
+                found[seed] = Peer(seed, reason=self._own_cause(seed) or trouble or _NOTHING_HEARD)
         for address, (name, reason, _) in self._door.refused.items():
             found[address] = Peer(address, name, state=PeerState.REFUSED, reason=reason)
         return dict(sorted(found.items()))
@@ -72,6 +79,11 @@ class Showing:
         """Something that may concern anybody is another."""
         self._all_stale |= really
 
+    def explain(self, own_cause: Callable[[IPv4Address], str]) -> None:
+        """Why this node itself may not reach an address; the empty text where nothing is known to be wrong here."""
+        self._own_cause = own_cause
+        self._all_stale = True
+
     def tell(self, now_s: float) -> None:
         """Tell whose state is another."""
         if not self._is_stale() or now_s < self._next_s:
@@ -83,7 +95,11 @@ class Showing:
         else:
             others = self._outbox.members.others
             members = [others[name] for name in sorted(self._stale) if name in others]
-            looked_at = {one.address: self._peer(one) for one in members if one.address not in self._door.refused}
+            looked_at = {
+                one.address: self._peer(one)
+                for one in members
+                if one.address not in self._door.refused and self._outbox.members.at(one.address) is one
+            }
         self._stale.clear()
         self._all_stale = self._door.changed = self._reunion.changed = False
         for address, peer in looked_at.items():
@@ -96,6 +112,12 @@ class Showing:
         return self._all_stale or bool(self._stale) or self._door.changed or self._reunion.changed
 
     def _peer(self, member: Member) -> Peer:
+        """What is shown of a member; where this node itself is the reason, that is said and nothing is guessed."""
+        peer = self._judged(member)
+        cause = self._own_cause(member.address) if peer.state in _WHERE_NODE_IS_DEAF else ""
+        return replace(peer, reason=cause) if cause and member.state is not MemberState.LEFT else peer
+
+    def _judged(self, member: Member) -> Peer:
         name, links, members = member.name, self._outbox.links, self._outbox.members
         peer = Peer(member.address, name, member.uid, PeerState.ESTABLISHED)
         if member.state is MemberState.LEFT:

@@ -115,6 +115,20 @@ class Directory:
         if known is not None:
             self._reclaim(node, known.endpoints, frozenset())
 
+    def move(self, before: IPv4Address, now: IPv4Address) -> None:
+        """A peer's node has another address: its endpoints are behind that one, and what was known there is void."""
+        table = self._remote.get(before)
+        self.forget(before)
+        self.forget(now)
+        if table is not None:
+            self.replace(now, table)
+
+    def moved(self) -> None:
+        """This node has another address: of equal claims that of the lower address stands, which may be another now."""
+        own = self._own.endpoints
+        self._changed |= {endpoint.address for endpoint in own}
+        self._changed |= self._claims.sharing({endpoint.mac for endpoint in own})
+
     def located(self) -> dict[IPv4Address, Located]:
         """The one view: for every address the claim that stands."""
         return {address: place for address in self._claims if (place := self._claims.standing(address)) is not None}

@@ -108,6 +108,10 @@ class Council(RingBook):
 
     def on_timer(self, *, now_s: float) -> None:
         """Whatever is due."""
+        me = self.members.me
+        if self.seated and self.seats[self.uid].address != me.address:
+            # Its node has another address: whoever finds nobody looks where the seats are.
+            self.decrees.welcome(me, now_s=now_s)
         self.gifts.on_timer(now_s=now_s)
         self.decrees.on_timer(now_s=now_s)
 

@@ -5,7 +5,12 @@ order they arrive. Only a member itself raises its life (a new process) and its 
 its death: SWIM, Das and others 2002, section 4.2). So the tables of all agents become equal once messages arrive.
 
 Names are the identity that people give. Two agents of one name at different addresses are two machines made from one
-image: the one that is there stays, the other is refused, and they are never merged into one.
+image: the one that is there stays, the other is refused, and they are never merged into one. An agent whose node gets
+another address says so in the life that is known, with its next incarnation (`has_moved`): no other machine can, unless
+it is a copy of a running one, and therefore it is asked for at the old address first (plugin/core/cluster/moves.py).
+
+Of two members at one address the one that came last has it (`at`). The other one is behind its news, if it lives: two
+nodes may just be changing addresses. It stays in the table until it says where it is, or nobody hears it any more.
 """
 
 from collections.abc import Iterable, Mapping
@@ -97,9 +102,31 @@ class Members:
         """Take in what somebody says; the records that are now another than before."""
         return [changed for record in records if (changed := self._merge_one(record)) is not None]
 
-    def learn(self, record: Member) -> Member | None:
-        """Take in one record; the record when it is another than before."""
-        return self._merge_one(record)
+    def learn(self, record: Member, *, proved: bool = False) -> Member | None:
+        """Take in one record; the record when it is another than before.
+
+        Args:
+            record: What somebody says.
+            proved: Its address may be another than the known one: nobody of that name answers there any more.
+        """
+        return self._merge_one(record, proved=proved)
+
+    def has_moved(self, record: Member) -> bool:
+        """Whether a record says that an agent that answers, in the life that is known, is at another address now."""
+        known = self._others.get(record.name)
+        return (
+            known is not None
+            and known.answers
+            and record.state is not MemberState.LEFT
+            and record.address != known.address
+            and (record.uid, record.life) == (known.uid, known.life)
+            and record.incarnation > known.incarnation
+        )
+
+    def move(self, address: IPv4Address) -> None:
+        """This agent's node has another address."""
+        self.version += 1
+        self._set_me(replace(self._me, address=address, incarnation=self._me.incarnation + 1))
 
     def contradict(self, rumour: Member) -> None:
         """Somebody believes that this agent is gone, or knows a later life of it: say that it is here."""
@@ -125,8 +152,7 @@ class Members:
             self.version += 1
             self._digest ^= _fingerprint(member)
             self._news.pop(name, None)
-            if self._by_address.get(member.address) == name:
-                del self._by_address[member.address]
+            self._vacate(member)
         return member
 
     def news(self, count: int, *, first: str = "") -> tuple[Member, ...]:
@@ -150,7 +176,7 @@ class Members:
         """Whether something is still to be passed on."""
         return bool(self._news)
 
-    def _merge_one(self, record: Member) -> Member | None:  # noqa: PLR0911 - a reason each
+    def _merge_one(self, record: Member, *, proved: bool = False) -> Member | None:  # noqa: C901, PLR0911 - a reason each
         if record.name == self._me.name:
             self._merge_about_me(record)
             return None
@@ -160,14 +186,25 @@ class Members:
         if known is None:
             if len(self._others) >= MEMBERS_MAX or record.state is MemberState.LEFT:
                 return None
-        elif known.address != record.address and known.answers and record.state is not MemberState.LEFT:
+        elif (
+            known.address != record.address
+            and known.answers
+            and record.state is not MemberState.LEFT
+            and not (proved and self.has_moved(record))
+        ):
             self._note_conflict(record)
             return None
         elif record.rank <= known.rank:
             return None
         holder = self.at(record.address)
-        if holder is not None and holder.name != record.name and holder.life > record.life:
-            return None  # its node was given another name since
+        if holder is not None and holder.name != record.name and holder.answers:
+            if not record.answers:  # somebody else answers there: this one is nowhere
+                if self.forget(record.name) is None:
+                    return None
+                self._tell(record)
+                return record
+            if known is None and holder.life > record.life:
+                return None  # its node was given another name since
         self._put(record)
         return record
 
@@ -181,17 +218,26 @@ class Members:
         known = self._others.get(record.name)
         if known is not None:
             self._digest ^= _fingerprint(known)
-            if known.address != record.address and self._by_address.get(known.address) == record.name:
-                del self._by_address[known.address]
-        holder = self._by_address.get(record.address, record.name)
-        if holder != record.name:
-            self.forget(holder)  # the node was given another name
+        if known is None or known.address != record.address:
+            if known is not None:
+                self._vacate(known)
+            holder = self.at(record.address)
+            if holder is not None and (known is None or not holder.answers):
+                self.forget(holder.name)  # the node was given another name, or its address to another node
+            self._by_address[record.address] = record.name
         self._others[record.name] = record
-        self._by_address[record.address] = record.name
         self._digest ^= _fingerprint(record)
         self.version += 1
         self.conflicts = {key: value for key, value in self.conflicts.items() if key != (record.name, record.address)}
         self._tell(record)
+
+    def _vacate(self, member: Member) -> None:
+        """A member is not at its address any more: whoever else is said to be there has it."""
+        if self._by_address.get(member.address) == member.name:
+            del self._by_address[member.address]
+            others = [one for one in self._others.values() if one.address == member.address and one.name != member.name]
+            if others:
+                self._by_address[member.address] = max(others, key=lambda one: (one.answers, one.rank)).name
 
     def _set_me(self, me: Member) -> None:
         self._digest ^= _fingerprint(self._me) ^ _fingerprint(me)

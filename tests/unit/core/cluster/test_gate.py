@@ -250,3 +250,24 @@ def test_a_refusal_that_is_repeated_is_logged_once() -> None:
         node.on_timer(now_s=NOW_S + number)
         logged += sum(isinstance(effect, PeerChanged) for effect in node.effects())
     assert logged == 1
+
+
+def test_a_member_that_says_it_has_moved_into_the_pod_range_is_refused_and_stays_where_it_is() -> None:
+    node = joined(TWO)
+    moved = replace(TWO, address=POD, incarnation=1)
+    answer = asks(node, moved, POD).message
+    assert isinstance(answer, kinds.Refuse)
+    assert node.members.others[TWO.name].address == TWO.address
+
+
+def test_a_vote_of_another_agent_than_was_asked_is_none() -> None:
+    node = joined(TWO)
+    heard: list[object] = []
+    promise = kinds.Promise(
+        epoch=1, granted=True, promised=values.Ballot(1, ""), accepted=None, value=None, reason="", state=STATE
+    )
+    for sender in (TWO, replace(TWO, name="node3", uid="3" * 16)):
+        node._outbox.call(TWO.address, sync(), lambda _who, answer: heard.append(answer), heard.append)
+        (call,) = (effect for effect in node.effects() if isinstance(effect, Call))
+        node._outbox.answered(call.token, sender, promise)
+    assert heard == [promise, "node3 answers there"]

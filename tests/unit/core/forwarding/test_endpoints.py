@@ -132,3 +132,28 @@ def test_what_shares_a_mac_with_a_change_has_changed_too() -> None:
     assert directory.take_changed() == {A, B}, "A has lost its MAC"
     directory.forget(ONE)
     assert directory.take_changed() == {A, B}, "and has it again"
+
+
+def test_a_peer_that_moves_takes_its_table_along_and_what_was_known_there_is_void() -> None:
+    directory = directory_of(HERE)
+    directory.replace(ONE, table(3, Endpoint(A, MAC, 1)))
+    directory.replace(TWO, table(1, Endpoint(B, OTHER, 1)))
+    directory.take_changed()
+    directory.move(ONE, TWO)
+    assert directory.located() == {A: Located(Endpoint(A, MAC, 1), TWO)}
+    assert directory.take_changed() == {A, B}
+    assert directory.step(TWO, 3, table(4), [A]), "its version is known as before"
+
+
+def test_a_node_that_moves_looks_again_at_all_that_it_claims() -> None:
+    """Of equal claims that of the lower node address stands, so another one may stand now."""
+    own = [IPv4Address("192.168.0.1")]
+    directory = Directory(1, lambda: own[0], lambda _node: "")
+    mine = directory.put(A, MAC, "red")
+    directory.replace(IPv4Address("192.168.0.5"), table(1, Endpoint(B, MAC, mine.stamp)))
+    directory.take_changed()
+    assert directory.locate(A) is not None
+    own[0] = IPv4Address("192.168.0.9")
+    directory.moved()
+    assert directory.locate(A) is None
+    assert directory.take_changed() == {A, B}
