@@ -26,11 +26,14 @@ from plugin.agent.attachments.leases import SideGateways
 from plugin.agent.attachments.removals import CALLS_MAX
 from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.announcing import Announcer
+from plugin.agent.dataplane.following import Following
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.gateway import Gateway
 from plugin.agent.dataplane.passage import Passage
+from plugin.agent.dataplane.podmtu import PodMtus
 from plugin.agent.dataplane.probing import Prober
 from plugin.agent.dataplane.surroundings import Surroundings, clear_the_way
+from plugin.agent.dataplane.uplink import UplinkKeeper, first_look
 from plugin.agent.driver import Driver
 from plugin.agent.keeping import keep
 from plugin.agent.sockets import bind_control, way_to
@@ -40,6 +43,7 @@ from plugin.agent.store import Store
 from plugin.agent.targets import Targets
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.firewall.samples import Site
+from plugin.core.forwarding.uplink import Plan, Uplink
 from plugin.core.ipam.ring import RingError
 from plugin.core.membership.switches import bridge_mac
 from plugin.core.messages.codec import WireError
@@ -71,8 +75,9 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         stack.callback(netlink.close)
         netfilter = Netfilter()
         stack.callback(netfilter.close)
-        uplink = switch.observe_uplink(netlink, config.address, config.uplink, config.seeds)
-        control = bind_control(config.address, config.control_port)
+        found = first_look(netlink, config, config.seeds)
+        uplink, mtu_bytes = found.plan.uplink, found.plan.pod_mtu_bytes
+        control = bind_control(uplink.address, config.control_port, free=not found.there)
         stack.callback(control.close)
         state = Path(config.state_directory)
         store = Store(state)
@@ -84,19 +89,15 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         # The data plane: switch, overlay, rules; before them, whatever of somebody else is in their way.
         clear_the_way(netlink, netfilter, config, store, log)
         kept = ports_at_start(netfilter, store.records), plain_addresses(store.records)
-        plane = _ensure_data_plane(netlink, config, uplink, *kept)
+        plane = _ensure_data_plane(netlink, config, found.plan, *kept)
         log.info(
             "data plane ready",
-            extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": plane.mtu_bytes},
+            extra={"bridge": plane.bridge.name, "overlay": plane.overlay.name, "mtu": mtu_bytes},
         )
-
-        passage = Passage(netfilter, lambda: _site(config, plane))
-        if config.repair:
-            passage.place()
 
         # Decisions, and what carries them out.
         targets = Targets(store, config.seeds)
-        node = _make_node(config, store, targets, log)
+        node = _make_node(config, uplink.address, store, targets, log)
         node.believe_routes(way_to)
         ledger = Ledger()
         sender = FrameSender(plane.bridge.name)
@@ -110,12 +111,12 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             Announcer(sender, log),
         )
         stop = asyncio.Event()
-        hands = _Hands(store, forwarder)
+        hands = _Hands(store, forwarder, node, targets)
         driver = Driver(node=node, control=control, handlers=hands, log=log)
         prober = Prober(
             netlink=netlink,
             device=plane.overlay,
-            mtu_bytes=plane.mtu_bytes,
+            mtu_bytes=mtu_bytes,
             port=config.vxlan_port,
             targets=lambda: _bridges(node, config.cluster),
             log=log,
@@ -150,7 +151,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             bridge=plane.bridge,
             pod_range=config.network,
             gateway=lambda: gateway.address,
-            mtu_bytes=plane.mtu_bytes,
+            mtu_bytes=mtu_bytes,
             allocator=node.allocator,
             store=store,
             queue=state / "del-queue",
@@ -171,17 +172,34 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         await attachments.reconcile()
         await attachments.drain_queue()
 
-        # What was made above is kept so.
+        # What was made above is kept so, and what may change under it is followed: the uplink, its address, its MTU.
         if not config.repair:
             ledger.hold(EVERYTHING, "repair is false in the agent's configuration", time.time())
+        mtus = PodMtus(netlink, plane.bridge, plane.overlay, lambda: attachments.linked, mtu_bytes, ledger, log)
+        stack.push_async_callback(mtus.stop)
+        following = Following(
+            netlink=netlink,
+            device=plane.overlay,
+            control_port=config.control_port,
+            node=node,
+            driver=driver,
+            prober=prober,
+            mtus=mtus,
+            resized=attachments.resize,
+        )
+        hands.uplink = keeper = UplinkKeeper(netlink, config, found, following, ledger, log)
+        passage = Passage(netfilter, lambda: _site(config, keeper.uplink, tracked=plane.tracked))
+        if config.repair:
+            passage.place()
         upkeep = keep(
             stack,
             netlink=netlink,
             netfilter=netfilter,
             bridge=plane.bridge,
             device=plane.overlay,
-            mtu_bytes=lambda: plane.mtu_bytes,
-            local=lambda: config.address,
+            mtu_bytes=lambda: mtus.plane_bytes,
+            pod_mtu_bytes=mtus.of,
+            local=lambda: node.me.address,
             ensure_rules=lambda: rules.ensure_rules(
                 config.network,
                 config.bridge,
@@ -198,6 +216,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             ledger=ledger,
             log=log,
         )
+        upkeep.listener = keeper.heard
 
         status = Status(
             config=config,
@@ -208,10 +227,9 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             space=space,
             gateway=gateway,
             paths=lambda: prober.paths,
-            uplink=plane.uplink,
+            uplink=lambda: keeper.plan,
             bridge=plane.bridge,
             overlay=plane.overlay,
-            mtu_bytes=plane.mtu_bytes,
         )
         actions = Actions(
             netlink=netlink,
@@ -239,6 +257,9 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         state_keeper.start()
         stack.callback(state_keeper.stop)
         driver.start()
+        mtus.take_up(found.left_mtu_bytes)
+        keeper.start()
+        stack.callback(keeper.stop)
         stack.callback(prober.stop)
         stack.push_async_callback(driver.stop)
         upkeep.start()
@@ -247,7 +268,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         log.info("agent stopping")
 
 
-def _make_node(config: AgentConfig, store: Store, targets: Targets, log: logging.Logger) -> Node:
+def _make_node(config: AgentConfig, address: IPv4Address, store: Store, targets: Targets, log: logging.Logger) -> Node:
     """The decisions, with what an earlier life of this agent has written down.
 
     Raises:
@@ -257,7 +278,7 @@ def _make_node(config: AgentConfig, store: Store, targets: Targets, log: logging
     uid = store.identity(config.name, config.range)
     if written is not None and store.read_ring() is None:
         written = None  # set aside: another name, or another range
-    node = _node(config, store, targets, uid)
+    node = _node(config, address, store, targets, uid)
     if written is None:
         return node
     try:
@@ -266,12 +287,12 @@ def _make_node(config: AgentConfig, store: Store, targets: Targets, log: logging
         aside = store.ring_damaged()
         fields = {"reason": error.message, "set_aside": str(aside)}
         log.error("ring damaged", extra=fields)  # noqa: TRY400 - a sentence, no traceback
-        return _node(config, store, targets, store.identity(config.name, config.range))
+        return _node(config, address, store, targets, store.identity(config.name, config.range))
     return node
 
 
-def _node(config: AgentConfig, store: Store, targets: Targets, uid: str) -> Node:
-    me = Member(config.name, uid, config.address, store.next_life(time.time_ns()))
+def _node(config: AgentConfig, address: IPv4Address, store: Store, targets: Targets, uid: str) -> Node:
+    me = Member(config.name, uid, address, store.next_life(time.time_ns()))
     keys = Keys(config.cluster, config.network, f"{config.vni}/{config.vxlan_port}", config.password)
     chance = random.Random()  # noqa: S311 - it spreads load; nothing is kept secret with it
     return Node(me=me, keys=keys, seeds=targets.addresses, founders=config.founders, chance=chance)
@@ -283,6 +304,9 @@ class _Hands:
 
     store: Store
     forwarder: Forwarder
+    node: Node
+    targets: Targets
+    uplink: UplinkKeeper | None = None
     space: Space | None = None
     prober: Prober | None = None
     attachments: Attachments | None = None
@@ -293,6 +317,8 @@ class _Hands:
             self.prober.targets_changed()
         if self.attachments is not None:
             self.attachments.review_claims()
+        if peers and self.uplink is not None:
+            self.uplink.changed()
 
     def address_changed(self, address: IPv4Address | None) -> None:
         """The switch has another address, or none."""
@@ -302,6 +328,9 @@ class _Hands:
 
     def persist(self, data: bytes) -> None:
         self.store.write_ring(data)
+
+    def peer_moved(self) -> None:
+        self.targets.follow(self.node.seeds)
 
     def space_changed(self) -> None:
         if self.space is not None:
@@ -315,17 +344,15 @@ class DataPlane:
     `tracked`: frames between two pods of the node pass the rules for IP packets.
     """
 
-    uplink: switch.Uplink
     bridge: Link
     overlay: Link
-    mtu_bytes: int
     tracked: bool
 
 
 def _ensure_data_plane(
     netlink: Netlink,
     config: AgentConfig,
-    uplink: switch.Uplink,
+    plan: Plan,
     host_ports: Iterable[tuple[IPv4Address, PortMapping]] = (),
     plain: Iterable[IPv4Address] = (),
 ) -> DataPlane:
@@ -334,18 +361,18 @@ def _ensure_data_plane(
     Raises:
         WeaveError: The configuration does not fit the node, or the kernel lacks something.
     """
-    mtu_bytes = switch.mtu_for(uplink)
+    mtu_bytes = plan.pod_mtu_bytes
     sysctls.apply_sysctls(sysctls.NODE)
     mac = bridge_mac(config.cluster, config.name)
     bridge = switch.ensure_bridge(netlink, config.bridge, mac=mac, mtu_bytes=mtu_bytes)
     device = overlay.ensure_overlay(
-        netlink, bridge=bridge, vni=config.vni, local=config.address, port=config.vxlan_port, mtu_bytes=mtu_bytes
+        netlink, bridge=bridge, vni=config.vni, local=plan.uplink.address, port=config.vxlan_port, mtu_bytes=mtu_bytes
     )
     tracked = sysctls.is_bridged_tracked()
     rules.ensure_rules(config.network, config.bridge, host_ports, plain, tracked=tracked)
     sysctls.apply_sysctls(sysctls.switch(config.bridge))  # after the rules, which keep pods out
     # Read again: an existing bridge has only now got its MAC and MTU.
-    return DataPlane(uplink, netlink.link(config.bridge) or bridge, device, mtu_bytes, tracked)
+    return DataPlane(netlink.link(config.bridge) or bridge, device, tracked)
 
 
 def _reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
@@ -356,10 +383,10 @@ def _reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
     }
 
 
-def _site(config: AgentConfig, plane: DataPlane) -> Site:
+def _site(config: AgentConfig, uplink: Uplink, *, tracked: bool) -> Site:
     return Site(
-        bridge=config.bridge, uplink=plane.uplink.name, pods=config.network, node=config.address,
-        control_port=config.control_port, vxlan_port=config.vxlan_port, tracked=plane.tracked,
+        bridge=config.bridge, uplink=uplink.name, pods=config.network, node=uplink.address,
+        control_port=config.control_port, vxlan_port=config.vxlan_port, tracked=tracked,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from plugin.core.outbox import (
     EndpointsChanged,
     Noted,
     PeerChanged,
+    PeerMoved,
     PeersChanged,
     Persist,
     Send,
@@ -57,6 +58,9 @@ class Handlers(Protocol):
 
     def space_changed(self) -> None:
         """There may be addresses where there were none."""
+
+    def peer_moved(self) -> None:
+        """Members' nodes have other addresses than before: what was written down of them is out of date."""
 
 
 class Driver:
@@ -138,7 +142,7 @@ class Driver:
         Returns:
             False when something could not be written down: what should have followed was dropped.
         """
-        space = False
+        space = moved = False
         # What could not be written is tried again first; until it is on the disk no exchange may speak of it.
         written = self._unwritten is None or self._persist(*self._unwritten)
         while effects := self._node.effects():
@@ -171,11 +175,17 @@ class Driver:
                         self._endpoints_stale = True
                     case PeersChanged():
                         self._peers_stale = True
+                    case PeerMoved(name, before, now):
+                        places = {"before": str(before), "now": str(now)}
+                        self._log.info("peer moved", extra={"peer_name": name} | places)
+                        moved = True
                     case SpaceChanged():
                         space = True
             if space:
                 space = False
                 self._handlers.space_changed()
+        if moved:
+            self._handlers.peer_moved()
         if self._endpoints_stale or self._peers_stale:
             self._sync(gather=gather)
         if self._node.tag != self._tag:

@@ -13,6 +13,7 @@ from plugin.agent.dataplane.parts import AddressPart, EntriesPart, RulesPart, Sw
 from plugin.agent.dataplane.passage import Passage
 from plugin.agent.dataplane.surroundings import Surroundings
 from plugin.agent.dataplane.upkeep import Upkeep
+from plugin.agent.store import Record
 from plugin.core.upkeep.items import Concern
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link import sysctls
@@ -30,6 +31,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
     bridge: Link,
     device: Link,
     mtu_bytes: Callable[[], int],
+    pod_mtu_bytes: Callable[[Record], int],
     local: Callable[[], IPv4Address],
     ensure_rules: Callable[[], None],
     forwarder: Forwarder,
@@ -50,6 +52,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
         bridge: The switch as it was made.
         device: The overlay device as it was made.
         mtu_bytes: The MTU of both now.
+        pod_mtu_bytes: The MTU of a pod's link now.
         local: The node's own address now.
         ensure_rules: Puts the nftables table in place, whole.
         forwarder: Has written the forwarding entries.
@@ -74,7 +77,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
         plain=lambda: plain_addresses(attachments.present),
     )
     table.expect(observer.look())
-    links = PodLinks(netlink=netlink, bridge=bridge, records=lambda: attachments.present, mtu_bytes=mtu_bytes)
+    links = PodLinks(netlink=netlink, bridge=bridge, records=lambda: attachments.present, mtu_bytes=pod_mtu_bytes)
     notices = Notices(
         lambda *entry: forwarder.contradicts(*entry) or links.contradicts(*entry), (netlink.port, netfilter.port)
     )

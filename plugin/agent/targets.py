@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 import msgspec
 
 from plugin.agent.store import Store
+from plugin.core.errors import MissingError
 
 
 class _Written(msgspec.Struct, frozen=True):
@@ -38,6 +39,21 @@ class Targets:
                 self.addresses = tuple(IPv4Address(target) for target in written.targets)
         except ValueError:  # damaged: the configuration is as good
             return
+
+    def follow(self, addresses: Iterable[IPv4Address]) -> bool:
+        """Members' nodes have other addresses than were written down; whether that is remembered.
+
+        What cannot be written is tried again with the next move: the addresses hold until the agent ends.
+        """
+        wanted = tuple(sorted(set(addresses)))
+        if wanted == self.addresses:
+            return True
+        try:
+            self.set(wanted)
+        except MissingError:
+            self.addresses = wanted
+            return False
+        return True
 
     def set(self, addresses: Iterable[IPv4Address]) -> None:
         """These from now on.

@@ -227,9 +227,10 @@ class Node:
 
     # --- what happens here ----------------------------------------------------------------------------------------
     def move(self, address: IPv4Address, *, now_s: float) -> None:
-        """This node has another address: tell everybody at once, from there. Call it when the sockets are bound to it.
+        """This node has another address: tell everybody at once, from there.
 
-        Who knew another member at that address cannot reach it there; perhaps the two have changed addresses.
+        Before the effects are carried out, the sockets have to be bound to it. Who knew another member at that address
+        cannot reach it there; perhaps the two have changed addresses.
         """
         former = self.me.address
         if address == former:

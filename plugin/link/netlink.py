@@ -246,6 +246,31 @@ class Netlink:
                     refusals.append((sequence - first, OSError(-number, _reason(-number, flags, body))))
         return sorted(refusals, key=lambda refusal: refusal[0])
 
+    def query(self, *messages: bytes) -> list[bytes | None]:
+        """Ask questions of which each has one answer, all at once; None where the kernel has none.
+
+        Args:
+            messages: Requests without ACK, for a single object each.
+        """
+        answers: list[bytes | None] = []
+        for start in range(0, len(messages), _BATCH_MAX):
+            answers += self._query_part(messages[start : start + _BATCH_MAX])
+        return answers
+
+    def _query_part(self, messages: Sequence[bytes]) -> list[bytes | None]:
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        batch = bytearray()
+        for position, message in enumerate(messages):
+            batch += message[:8] + struct.pack("I", first + position) + message[12:]
+        self._socket.send(batch)
+        answers: dict[int, bytes | None] = {}
+        while len(answers) < len(messages):
+            for kind, _flags, sequence, body in self._receive():
+                if first <= sequence < first + len(messages):
+                    answers[sequence] = None if kind == c.NLMSG_ERROR else body
+        return [answers[first + position] for position in range(len(messages))]
+
     def links(self) -> list[Link]:
         """Every interface of the namespace."""
         return [parse_link(body) for body in self.link_bodies()]

@@ -33,7 +33,7 @@ def ensure_nsid(netlink: Netlink, netns_fd: int) -> int:
     """
     for _ in range(_ATTEMPTS_MAX):
         wanted = next(_OURS) & 0x7FFF_FFFF
-        body = _HEADER + attr(_NETNSA_NSID, struct.pack("i", wanted)) + attr(_NETNSA_FD, struct.pack("I", netns_fd))
+        body = _HEADER + attr(c.NETNSA_NSID, struct.pack("i", wanted)) + attr(c.NETNSA_FD, struct.pack("I", netns_fd))
         refusals = netlink.attempt(rtnl.message(c.NEWNSID, 0, body))
         if not refusals:
             return wanted
@@ -46,10 +46,10 @@ def ensure_nsid(netlink: Netlink, netns_fd: int) -> int:
 
 def _nsid_of(netlink: Netlink, netns_fd: int) -> int:
     try:
-        body = netlink.ask(rtnl.message(c.GETNSID, 0, _HEADER + attr(_NETNSA_FD, struct.pack("I", netns_fd))))
+        body = netlink.ask(rtnl.message(c.GETNSID, 0, _HEADER + attr(c.NETNSA_FD, struct.pack("I", netns_fd))))
     except NetlinkError:
         return 0
-    number = parse(body, len(_HEADER)).get(_NETNSA_NSID, b"\0\0\0\0")
+    number = parse(body, len(_HEADER)).get(c.NETNSA_NSID, b"\0\0\0\0")
     # Number 0 is somebody's first one and as good as none here; -1 says that there is none.
     return max(0, int(struct.unpack("i", number)[0]))
 
@@ -57,7 +57,7 @@ def _nsid_of(netlink: Netlink, netns_fd: int) -> int:
 def ended(netlink: Netlink, nsids: Collection[int]) -> set[int]:
     """Those of these numbers whose namespaces are gone."""
     asked = list(nsids)
-    messages = [rtnl.message(c.GETNSID, 0, _HEADER + attr(_NETNSA_NSID, struct.pack("i", number))) for number in asked]
+    messages = [rtnl.message(c.GETNSID, 0, _HEADER + attr(c.NETNSA_NSID, struct.pack("i", number))) for number in asked]
     return {asked[position] for position, error in netlink.attempt(*messages) if error.errno == errno.ENOENT}
 
 
@@ -68,5 +68,3 @@ def path_lives(path: str) -> bool:
 
 # --- include/uapi/linux/net_namespace.h: a `struct rtgenmsg`, padded, and attributes
 _HEADER: Final = b"\0\0\0\0"
-_NETNSA_NSID: Final = 1
-_NETNSA_FD: Final = 3

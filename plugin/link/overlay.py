@@ -54,6 +54,9 @@ def ensure_overlay(
     """
     name = _device_name(port)
     found = netlink.link(name)
+    if found is not None and found.vxlan_local != local and (found.vxlan_vni, found.vxlan_port) == (vni, port):
+        set_local(netlink, found, local)
+        found = netlink.link(name)
     if found is not None and (
         (found.vxlan_vni, found.vxlan_local, found.vxlan_port) != (vni, local, port)
         or vxlan_settings(found) != VXLAN_SETTINGS
@@ -117,6 +120,21 @@ def vxlan_settings(link: Link) -> dict[str, object]:
         "ttl": number(c.VXLAN_TTL),
         "checksum": bool(number(c.VXLAN_UDP_CSUM)),
     }
+
+
+def set_local(netlink: Netlink, overlay: Link, local: IPv4Address) -> None:
+    """Packets leave from this address of the node from now on; entries and ports stay as they are.
+
+    Raises:
+        NetlinkError: The kernel refuses.
+    """
+    netlink.request(rtnl.vxlan_local_set(overlay.index, local), what=f"have {overlay.name} send from {local}")
+
+
+def last_local(netlink: Netlink, port: int) -> IPv4Address | None:
+    """From which address an earlier agent had packets leave; None when there is no device of it."""
+    link = netlink.link(_device_name(port))
+    return None if link is None else link.vxlan_local
 
 
 def nodes_sent_to(

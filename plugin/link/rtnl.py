@@ -169,6 +169,13 @@ def vxlan_add(  # noqa: PLR0913 - so many properties a device has
     return message(c.NEWLINK, c.CREATE | c.EXCL, body + _nest(c.IFLA_LINKINFO, _attr(c.INFO_KIND, b"vxlan\0"), data))
 
 
+def vxlan_local_set(index: int, local: IPv4Address) -> bytes:
+    """Give a VXLAN device another source address; its entries, and what passes, stay (ip-link(8), `local`)."""
+    data = _nest(c.INFO_DATA, _attr(c.VXLAN_LOCAL, local.packed))
+    info = _nest(c.IFLA_LINKINFO, _attr(c.INFO_KIND, b"vxlan\0"), data)
+    return message(c.NEWLINK, 0, link_header(index) + info)
+
+
 def link_set(
     index: int,
     *,
@@ -295,6 +302,24 @@ def _route(
     if source is not None:
         body += _attr(c.RTA_PREFSRC, source.packed)
     return body
+
+
+def route_get(destination: IPv4Address, source: IPv4Address | None = None) -> bytes:
+    """Ask by which route packets go to an address: the entry of the table, not what was learned of the way."""
+    length = 32 if source is not None else 0
+    body = struct.pack("BBBBBBBBI", socket.AF_INET, 32, length, 0, 0, 0, 0, 0, c.RTM_F_FIB_MATCH)
+    body += _attr(c.RTA_DST, destination.packed)
+    return message(c.GETROUTE, 0, body if source is None else body + _attr(c.RTA_SRC, source.packed))
+
+
+def link_of_namespace(index: int, namespace: int) -> bytes:
+    """Ask for a link of another namespace, which this one knows by a number (ip-netns(8), `list-id`)."""
+    return message(c.GETLINK, 0, link_header(index) + _attr(c.IFLA_TARGET_NETNSID, struct.pack("i", namespace)))
+
+
+def namespace_number(netns_fd: int) -> bytes:
+    """Ask by which number this namespace knows another one."""
+    return message(c.GETNSID, 0, struct.pack("Bxxx", 0) + _attr(c.NETNSA_FD, _u32(netns_fd)))
 
 
 def neighbour_set(index: int, address: IPv4Address, mac: str) -> bytes:

@@ -98,7 +98,6 @@ def plan_deploy(
         config = render(
             "agent.json.j2",
             name=node.name,
-            node_address=str(node.uplink.address.ip),
             uplink=node.uplink.ifname,
             range=topology.network.range,
             vni=topology.network.vni,

@@ -80,7 +80,7 @@ def deploy_to(machine: Machine, wanted: Wanted, say: Say) -> str:
     for line in describe(plan, dry_run=wanted.dry_run):
         say(line)
     _warn(machine, facts, wanted, say)
-    address = str(json.loads(config)["node_address"]) if config is not None else ""
+    address = str(json.loads(config).get("node_address") or facts.address) if config is not None else ""
     if wanted.dry_run:
         return address
     if plan.anything:
@@ -188,6 +188,8 @@ def _configuration(machine: Machine, settings: Settings, facts: Facts, existing:
     """The text of the agent's configuration; letter by letter the one that is there if it says the same."""
     known = json.loads(existing)
     config = configuration(_completed(settings, facts, known, machine), known)
+    if settings.address is None and known.get("uplink") and not known.get("node_address"):
+        del config["node_address"]  # somebody has taken it out: the agent follows its uplink
     return existing if config == known else json.dumps(config, indent=2).encode() + b"\n"
 
 

@@ -120,7 +120,7 @@ def _observe_node(node: LabNode, agent: ProcessId | None) -> dict[str, Any]:
     bridge = node.bridge_address
     return {
         "name": node.name,
-        "uplink_address": str(node.uplink_address),
+        "uplink_address": said.get("node_address") or str(node.uplink_address),  # it may have another one by now
         "bridge_address": None if bridge is None else str(bridge),
         "ready": alive and bool(said.get("ready")),
         "agent": {"pid": pid, "alive": alive, "answers": answer is not None},

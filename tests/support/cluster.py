@@ -1,4 +1,4 @@
-"""Two nodes on one segment with real agents in namespaces of their own, for the tests in tests/kernel.
+"""Two nodes (or more) on one segment with real agents in namespaces of their own, for the tests in tests/kernel.
 
 `Cluster` is a fixture there (tests/kernel/conftest.py); everything it makes is taken away by its stack, also on failure.
 """
@@ -33,15 +33,15 @@ def wait_for(holds: Callable[[], Any], what: str, deadline_s: float = 20) -> Non
 
 
 class Cluster:
-    """Two nodes on one segment, pods anywhere; `stack` takes everything away again."""
+    """Two nodes on one segment, or more, pods anywhere; `stack` takes everything away again."""
 
-    def __init__(self, tmp: Path, stack: ExitStack) -> None:
+    def __init__(self, tmp: Path, stack: ExitStack, *, count: int = 2) -> None:
         self.tmp, self.stack = tmp, stack
         self.timeout_s = 20.0
         self.agents: dict[int, subprocess.Popen[bytes]] = {}
         self.results: dict[str, Any] = {}
         underlay = self.underlay = self.space("underlay")
-        self.nodes = {number: self.space(f"node{number}") for number in (1, 2)}
+        self.nodes = {number: self.space(f"node{number}") for number in range(1, count + 1)}
         with self.netlink(underlay) as link:
             link.request(rtnl.link_set(1, up=True), rtnl.bridge_add("br0", index=10))
             for number, node in self.nodes.items():
@@ -173,7 +173,7 @@ class Cluster:
 
     def set_underlay_mtu(self, mtu_bytes: int) -> None:
         for space, names in (
-            (self.underlay, ("n1", "n2", "br0")),
+            (self.underlay, (*(f"n{number}" for number in self.nodes), "br0")),
             *((node, ("eth0",)) for node in self.nodes.values()),
         ):
             with self.netlink(space) as link:

@@ -21,12 +21,12 @@ from plugin.agent.targets import Targets
 from plugin.core.cni.bandwidth import Bandwidth
 from plugin.core.forwarding.forward import Forwarding
 from plugin.core.forwarding.paths import Path, PathState
+from plugin.core.forwarding.uplink import Plan
 from plugin.core.membership.members import Peer, PeerState
 from plugin.core.membership.switches import bridge_mac
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link.netlink import Link
-from plugin.link.switch import Uplink
 
 VERSION: Final = "0.1.0"
 
@@ -47,10 +47,9 @@ class Status:
         space: Space,
         gateway: Gateway,
         paths: Callable[[], Mapping[IPv4Address, Path]],
-        uplink: Uplink,
+        uplink: Callable[[], Plan],
         bridge: Link,
         overlay: Link,
-        mtu_bytes: int,
     ) -> None:
         self._config = config
         self._node = node
@@ -60,10 +59,9 @@ class Status:
         self._space = space
         self._gateway = gateway
         self._find_paths = paths
-        self._uplink = uplink
+        self._find_uplink = uplink
         self._bridge = bridge
         self._overlay = overlay
-        self._mtu_bytes = mtu_bytes
         self.ready = False
 
     @property
@@ -73,7 +71,7 @@ class Status:
 
     def status(self) -> dict[str, Any]:
         """The short form: is this node ready, and who does it see."""
-        config = self._config
+        config, plan = self._config, self._find_uplink()
         peers = self.peers()
         return {
             "ready": self.ready,
@@ -83,7 +81,7 @@ class Status:
             "peer": bridge_mac(config.cluster, config.name),
             "uid": self._node.me.uid,
             "cluster": config.cluster,
-            "node_address": config.node_address,
+            "node_address": str(self._node.me.address),
             "control_port": config.control_port,
             "password": bool(config.password),
             "rejected": {reason: count for reason, count in self._node.counters.rejected.items() if count},
@@ -100,9 +98,9 @@ class Status:
                 "kind": "vxlan",
                 "vni": config.vni,
                 "port": config.vxlan_port,
-                "mtu": self._mtu_bytes,
-                "uplink": self._uplink.name,
-                "uplink_mtu": self._uplink.mtu_bytes,
+                "mtu": plan.pod_mtu_bytes,
+                "uplink": plan.uplink.name,
+                "uplink_mtu": plan.uplink.mtu_bytes,
             },
             "peers": peers,
             "connections": Counter(peer["state"] for peer in peers),
@@ -205,7 +203,7 @@ class Status:
             {
                 "address": str(address),
                 "mac": place.endpoint.mac,
-                "node": str(place.node) if place.node is not None else self._config.node_address,
+                "node": str(place.node or self._node.me.address),
                 "local": place.node is None,
                 "label": place.endpoint.label,
             }

@@ -107,7 +107,6 @@ class Attachments:
         self._bridge = bridge
         self._range = pod_range
         self._find_gateway = gateway
-        self._mtu_bytes = mtu_bytes
         self._store = store
         self._node = node
         self._gateways = gateways
@@ -138,7 +137,7 @@ class Attachments:
         self._displacements = Displacements(
             netlink=netlink, node=node, records=lambda: store.records, ledger=ledger, now_s=time.time, log=log
         )
-        looking = Looking(
+        self._looking = Looking(
             netlink=netlink,
             bridge=bridge,
             known=self._known,
@@ -149,7 +148,8 @@ class Attachments:
             others_have=others_have,
             displaced=self._displacements.reason,
         )
-        self._verbs = {"ADD": self._add, "CHECK": looking.check, "STATUS": looking.status}
+        self.resize(mtu_bytes)
+        self._verbs = {"ADD": self._add, "CHECK": self._looking.check, "STATUS": self._looking.status}
         self._removing_verbs = {"DEL": self._del, "GC": self._gc}
 
     @property
@@ -157,15 +157,25 @@ class Attachments:
         """The attachments of this node, the bridge's own address excepted."""
         return self._store.pods
 
+    def resize(self, mtu_bytes: int) -> None:
+        """Pods that come get this MTU from now on, unless their configuration asks for less."""
+        self._mtu_bytes = self._looking.mtu_bytes = mtu_bytes
+
     @property
-    def present(self) -> dict[Attachment, Record]:
-        """Those that are complete, not just leaving and not displaced: their links have to be there, on the switch."""
+    def linked(self) -> dict[Attachment, Record]:
+        """Those that are complete and not just leaving: they have a link, be it cut off from the switch."""
         leaving = self.removals.leaving
         return {
             attachment: record
             for attachment, record in self.records.items()
-            if record.state == "added" and attachment not in leaving and not self._displacements.reason(attachment)
+            if record.state == "added" and attachment not in leaving
         }
+
+    @property
+    def present(self) -> dict[Attachment, Record]:
+        """Those that are complete, not just leaving and not displaced: their links have to be there, on the switch."""
+        reason = self._displacements.reason
+        return {attachment: record for attachment, record in self.linked.items() if not reason(attachment)}
 
     @property
     def removals(self) -> Removals:

@@ -64,7 +64,7 @@ class PodLinks:
         netlink: A socket in the node's namespace.
         bridge: The switch.
         records: The pods that have to have a link: complete, and not leaving.
-        mtu_bytes: What a pod gets unless its configuration asks for less.
+        mtu_bytes: What a pod's link has to have now.
     """
 
     concerns = Concern.LINKS | Concern.ENTRIES
@@ -75,7 +75,7 @@ class PodLinks:
         netlink: Netlink,
         bridge: Link,
         records: Callable[[], Mapping[Attachment, Record]],
-        mtu_bytes: Callable[[], int],
+        mtu_bytes: Callable[[Record], int],
     ) -> None:
         self._netlink = netlink
         self._bridge = bridge
@@ -106,7 +106,7 @@ class PodLinks:
             link = seen.links.get(record.host_ifname) or self._renamed(by_index, known, record.host_ifname)
             if link is None:
                 continue
-            mtu_bytes = record.mtu or self._mtu_bytes()
+            mtu_bytes = self._mtu_bytes(record)
             port = known.get(record.host_ifname)
             if port is None or not port.is_of(link, record, mtu_bytes):
                 port = _Port(link, record, mtu_bytes)
@@ -144,7 +144,7 @@ class PodLinks:
                     switch.rename(self._netlink, link, record.host_ifname)
                 pods.restore_port(
                     self._netlink, self._bridge, link,
-                    mtu_bytes=record.mtu or self._mtu_bytes(),
+                    mtu_bytes=self._mtu_bytes(record),
                     flags=pods.port_flags(hairpin=record.hairpin),
                     macs=pods.port_macs(record.mac, record.addresses),
                 )  # fmt: skip

@@ -37,6 +37,9 @@ class Looking:
         gateway: The switch's own address, or None as long as it has none.
         others_have: Whether another member of the ring may still have addresses to give.
         displaced: Why a pod's address or MAC is another's; empty for nearly all.
+
+    Attributes:
+        mtu_bytes: The MTU that the network carries now; 0 when it is not known.
     """
 
     def __init__(  # noqa: PLR0913 - attachments.py puts it together, once
@@ -61,6 +64,7 @@ class Looking:
         self._find_gateway = gateway
         self._others_have = others_have
         self._displaced = displaced
+        self.mtu_bytes = 0
 
     def check(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
         """CHECK: the pod has what its ADD gave it.
@@ -79,7 +83,8 @@ class Looking:
         except pods.AttachError as error:
             raise CniError(CHECK_FAILED, error.message, error.hint) from error
         reserved = self._leases.held(request.attachment)
-        differences = check_differences(request, dataclasses.replace(found, reserved=reserved))
+        now = dataclasses.replace(found, reserved=reserved, carried_bytes=self.mtu_bytes)
+        differences = check_differences(request, now)
         differences += self._capabilities.differences(record)
         if reason := self._displaced(request.attachment):
             differences.insert(0, reason)

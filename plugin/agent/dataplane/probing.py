@@ -112,6 +112,16 @@ class Prober:
             if timer is not None:
                 timer.cancel()
 
+    def use_mtu(self, mtu_bytes: int) -> None:
+        """A pod's largest packet has another size now."""
+        self._paths.use_mtu(mtu_bytes, now_s=asyncio.get_running_loop().time())
+        self._flush()
+
+    def explain(self, own_cause: Callable[[IPv4Address], str]) -> None:
+        """What is known of this node that keeps it from reaching another is said instead of a guess."""
+        self._paths.explain(own_cause, now_s=asyncio.get_running_loop().time())
+        self._flush()
+
     def targets_changed(self) -> None:
         """Endpoints are others than before: the first time at once, and when many come, looked through once for all."""
         if self._retarget is None:

@@ -64,6 +64,9 @@ class Upkeep:
         look: Takes a new snapshot.
         log: Where events go.
         now_s: Seconds since the epoch.
+
+    Attributes:
+        listener: Told as well what the kernel says has changed.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Upkeep:
         self._told: dict[object, set[str]] = {}
         self._again_s: dict[str, float] = {}
         self._refusals: dict[str, str] = {}
+        self.listener: Callable[[Concern], None] = lambda _concern: None
 
     def start(self) -> None:
         """Look at everything now, and from now on; call it inside the running loop."""
@@ -139,6 +143,7 @@ class Upkeep:
     def _on_notice(self) -> None:
         if concern := self._notices.receive():
             self.look_soon(concern)
+            self.listener(concern)
 
     def _set_timer(self, due_s: float) -> None:
         loop = asyncio.get_running_loop()

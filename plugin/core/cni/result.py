@@ -189,6 +189,7 @@ def check_differences(request: CniRequest, observed: Observed) -> list[str]:
         return [f"interface {request.ifname} is missing in the pod: it was deleted or renamed"]
     return [
         *_link_differences(inner, observed.container),
+        *_mtu_differences(request, inner.get("mtu"), observed),
         *_switch_differences(request, observed),
         *_address_differences(expected, index, observed),
         *_route_differences(expected, observed),
@@ -214,12 +215,22 @@ def _link_differences(wanted: Mapping[str, object], found: ObservedLink) -> list
     differences = []
     if not found.up:
         differences.append(f"interface {found.ifname} in the pod is down")
-    mac, mtu = wanted.get("mac"), wanted.get("mtu")
+    mac = wanted.get("mac")
     if mac and str(mac).lower() != found.mac.lower():
         differences.append(f"interface {found.ifname} in the pod has MAC {found.mac}, it was given {mac}")
-    if mtu and mtu != found.mtu_bytes:
-        differences.append(f"interface {found.ifname} in the pod has MTU {found.mtu_bytes}, it was given {mtu}")
     return differences
+
+
+def _mtu_differences(request: CniRequest, given: object, observed: Observed) -> list[str]:
+    """The pod has the MTU that it was given, or the one that it gets now: the network may carry another one by now."""
+    carried, found = observed.carried_bytes, observed.container
+    assert found is not None
+    if carried and found.mtu_bytes > carried:
+        return [f"interface {found.ifname} in the pod has MTU {found.mtu_bytes}, the network carries {carried} now"]
+    now = min(request.config.mtu_bytes or carried, carried)
+    if given and found.mtu_bytes not in {given, now}:
+        return [f"interface {found.ifname} in the pod has MTU {found.mtu_bytes}, it was given {given}"]
+    return []
 
 
 def _switch_differences(request: CniRequest, observed: Observed) -> list[str]:

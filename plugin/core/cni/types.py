@@ -242,7 +242,7 @@ class Observed:
 
     `host_ifname` is the name the agent gave the host side; `host_master` the bridge that link is a port of ("": none);
     `paired` tells whether the two links are the two ends of one veth pair; `hairpin` None: not looked at; `reserved`
-    what the allocator holds for this attachment.
+    what the allocator holds for this attachment; `carried_bytes` the MTU of the network now, 0 when it is not known.
     """
 
     container: ObservedLink | None
@@ -254,6 +254,7 @@ class Observed:
     addresses: tuple[IPv4Interface, ...] = ()
     routes: tuple[Route, ...] = ()
     reserved: tuple[IPv4Address, ...] = ()
+    carried_bytes: int = 0
 
 
 def at_least(version: str, wanted: str) -> bool:

@@ -11,7 +11,7 @@ is noticed within three seconds. Of all others one a second is, however many the
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import IPv4Address
@@ -145,6 +145,7 @@ class Paths:
         self._unjudged: deque[int] = deque()
         self._identifier = 0
         self._effects: list[PathEffect] = []
+        self._own_cause: Callable[[IPv4Address], str] = lambda _node: ""
 
     @property
     def paths(self) -> Mapping[IPv4Address, Path]:
@@ -183,6 +184,28 @@ class Paths:
                 self._targets[node] = _Target(Path(node, address, since_s=now_s), now_s)
                 self._undecided.add(node)
                 self._next_fast_s = min(self._next_fast_s, now_s)
+
+    def use_mtu(self, mtu_bytes: int, *, now_s: float) -> None:
+        """A pod's largest packet has another size now: every path is probed with it at once."""
+        self._mtu_bytes = mtu_bytes
+        self._sent.clear()
+        self._unjudged.clear()
+        for node, target in self._targets.items():
+            target.next_s, target.complaint = now_s, ""
+            if target.path.state is PathState.UP:
+                target.missed = 1
+            elif target.path.state is PathState.MTU:
+                target.small_missed = 1
+            if target.undecided:
+                self._undecided.add(node)
+        self._next_fast_s = min(self._next_fast_s, now_s)
+
+    def explain(self, own_cause: Callable[[IPv4Address], str], *, now_s: float) -> None:
+        """Why this node itself may not reach another; the empty text where nothing is known to be wrong here."""
+        self._own_cause = own_cause
+        for target in self._targets.values():
+            if target.path.state is PathState.DOWN:
+                self._set(target, PathState.DOWN, self._block(target), 0, now_s)
 
     def busy(self, nodes: Collection[IPv4Address]) -> None:
         """The nodes to which pods have sent lately; it replaces those of before."""
@@ -304,8 +327,10 @@ class Paths:
         return what + (target.complaint or "some link between the nodes has a smaller MTU than both ends")
 
     def _block(self, target: _Target) -> str:
-        return target.small_complaint or (
-            f"VXLAN packets are not answered: is UDP {self._vxlan_port} open in both directions?"
+        return (
+            self._own_cause(target.path.node)
+            or target.small_complaint
+            or (f"VXLAN packets are not answered: is UDP {self._vxlan_port} open in both directions?")
         )
 
     def _set(self, target: _Target, state: PathState, reason: str, mtu_bytes: int, now_s: float) -> None:

@@ -73,6 +73,18 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
+def test_the_accept_rules_follow_the_node_to_another_address(cluster: Cluster) -> None:
+    node1 = cluster.nodes[1]
+    load(node1, "ufw.rules")
+    cluster.start(1, node_address="", uplink="eth0")
+    wait_for(lambda: any("192.168.56.11" in rule for rule in ours(node1)), "rules for the address that the node has")
+    told(node1, "ip", "address", "add", "192.168.56.50/24", "dev", "eth0")
+    told(node1, "ip", "address", "del", "192.168.56.11/24", "dev", "eth0")
+    told(node1, "ip", "address", "replace", "192.168.56.50/24", "dev", "eth0")
+    wait_for(lambda: any("192.168.56.50" in rule for rule in ours(node1)), "rules for the new one")
+    assert not any("192.168.56.11" in rule for rule in ours(node1))
+
+
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
 @pytest.mark.parametrize("name", ["docker.rules", "ufw.rules"])
 def test_pods_pass_the_drop_of_docker_and_ufw(cluster: Cluster, stack: ExitStack, name: str, variant: str) -> None:

@@ -78,7 +78,7 @@ def test_the_devices_speak_no_ipv6(netlink: Netlink) -> None:
         assert Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").read_text().strip() == "0"
 
 
-@pytest.mark.parametrize("change", [{"vni": 2}, {"local": THIRD}])
+@pytest.mark.parametrize("change", [{"vni": 2}, {"vni": 2, "local": THIRD}])
 def test_a_device_with_other_values_is_replaced(netlink: Netlink, change: dict[str, object]) -> None:
     first = device(netlink)
     assert device(netlink).index == first.index, "the same values: the same device"

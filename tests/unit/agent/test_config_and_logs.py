@@ -30,6 +30,8 @@ GOOD = {"name": "node1", "node_address": "192.168.56.11", "peers": ["192.168.56.
         ({"initial_peers": "3"}, "initial_peers"),
         ({"password": None}, "password"),
         ({"cluster": "c" * 64}, "cluster"),
+        ({"mtu": 500}, "mtu must be 0 or 576 to 65485, found 500"),
+        ({"mtu": 65500}, "mtu must be 0 or 576 to 65485, found 65500"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
@@ -50,6 +52,12 @@ def test_an_absent_file_and_one_that_is_no_json_are_sentences(tmp_path: Path) ->
 def loaded(tmp_path: Path, **change: object) -> AgentConfig:
     (tmp_path / "agent.json").write_text(json.dumps(GOOD | change))
     return load_config(tmp_path / "agent.json")
+
+
+def test_a_node_address_may_be_left_out_and_is_the_uplinks_then(tmp_path: Path) -> None:
+    config = loaded(tmp_path, node_address="", uplink="eth0", mtu=1400)
+    assert (config.address, config.uplink, config.mtu) == (None, "eth0", 1400)
+    assert config.seeds == (IPv4Address("192.168.56.12"),)
 
 
 def test_seeds_are_the_peers_without_this_node_and_without_doubles(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Agent:
     def __init__(
         self, own: IPv4Address, port: int, *, seeds: tuple[IPv4Address, ...] = (ONE, TWO), founders: int = 2
     ) -> None:
-        self.synced = self.spaces = 0
+        self.synced = self.spaces = self.moved = 0
         self.refusal: OSError | None = None
         self.disk: MissingError | None = None
         self.written: list[bytes] = []
@@ -67,6 +67,9 @@ class Agent:
 
     def space_changed(self) -> None:
         self.spaces += 1
+
+    def peer_moved(self) -> None:
+        self.moved += 1
 
 
 @asynccontextmanager
@@ -152,6 +155,26 @@ def test_two_drivers_mesh_agree_and_tell_each_other_of_pods() -> None:
 def meshed(one: Agent, two: Agent) -> bool:
     peers = one.node.peers.get(TWO), two.node.peers.get(ONE)
     return all(peer is not None and peer.state is PeerState.ESTABLISHED for peer in peers)
+
+
+def test_a_driver_that_moves_is_followed_and_its_old_sockets_are_free() -> None:
+    async def main() -> None:
+        port, three = free_port(), IPv4Address("127.0.0.3")
+        one, two = Agent(ONE, port), Agent(TWO, port)
+        async with running(one, two):
+            await until(lambda: meshed(one, two))
+            two.node.attach(POD, MAC, "blue", now_s=asyncio.get_running_loop().time())
+            two.driver.flush()
+            two.node.move(three, now_s=asyncio.get_running_loop().time())
+            two.driver.move(bind_control(three, port))
+            await until(lambda: POD in one.node.located() and one.node.located()[POD].node == three)
+            await until(lambda: one.node.peers[three].state is PeerState.ESTABLISHED)
+            assert one.moved == 1
+            assert three in one.node.seeds
+            assert TWO not in one.node.seeds
+            bind_control(TWO, port).close()
+
+    asyncio.run(main())
 
 
 def test_many_changes_of_one_turn_are_written_once() -> None:

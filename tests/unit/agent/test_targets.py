@@ -79,3 +79,20 @@ def test_what_cannot_be_remembered_does_not_count_now_either(store: Store, monke
     with pytest.raises(MissingError):
         targets.set([TWO])
     assert targets.addresses == (ONE,)
+
+
+def test_targets_follow_members_that_move_and_hold_also_when_the_disk_takes_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = Targets(store, [ONE])
+    assert targets.follow([ONE])
+    assert store.read_targets() is None, "nothing has changed"
+    assert targets.follow([TWO])
+    assert Targets(store, [ONE]).addresses == (TWO,)
+
+    def full(_data: bytes) -> None:
+        raise MissingError("no room")
+
+    monkeypatch.setattr(store, "write_targets", full)
+    assert not targets.follow([THREE])
+    assert targets.addresses == (THREE,)

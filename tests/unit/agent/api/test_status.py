@@ -19,6 +19,7 @@ from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.forwarding import paths
 from plugin.core.forwarding.forward import Forwarding
+from plugin.core.forwarding.uplink import Plan, Uplink
 from plugin.core.ipam.allocator import EXPOSE
 from plugin.core.ipam.ring import Ring
 from plugin.core.membership.switches import bridge_mac
@@ -29,7 +30,6 @@ from plugin.core.node import Node
 from plugin.core.outbox import Persist
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link.netlink import Link
-from plugin.link.switch import Uplink
 from tests.support.project import ROOT
 from tests.support.sealing import CHALLENGE, encode
 
@@ -78,7 +78,7 @@ class Parts:
             config=config, node=node, targets=SimpleNamespace(addresses=(TWO,)), space=self.space, gateway=self.gateway,
             attachments=SimpleNamespace(vanished=0, records={record.attachment: record}), ledger=self.ledger,
             paths=lambda: self.paths,
-            uplink=Uplink("eth0", 4, 1500), bridge=bridge, overlay=device, mtu_bytes=1450,
+            uplink=lambda: Plan(Uplink(ONE, "eth0", 4, 1500), 1450), bridge=bridge, overlay=device,
         )  # fmt: skip
 
     def peer(self) -> dict[str, Any]:

@@ -479,3 +479,34 @@ def test_what_is_remembered_does_not_grow(answers: Answers) -> None:
     network.paths.on_timer(now_s=network.now_s + LATE_S)
     assert not network.paths._sent
     assert not network.paths._unjudged
+
+
+def test_another_mtu_is_probed_at_once_on_every_path() -> None:
+    network = Network(3)
+    network.live(2)
+    network.paths.use_mtu(1350, now_s=network.now_s)
+    assert {probe.size_bytes for probe in network.turn(everything)} >= {1350}
+    network.live(0.2)
+    assert {path.mtu_bytes for path in network.paths.paths.values()} == {1350}
+    assert {path.state for path in network.paths.paths.values()} == {PathState.UP}
+
+
+def test_a_hole_is_closed_by_an_mtu_that_passes() -> None:
+    network = Network()
+    network.live(5, small_ones)
+    assert network.paths.paths[ONE].state is PathState.MTU
+    network.paths.use_mtu(1350, now_s=network.now_s)
+    network.live(2)
+    assert (network.paths.paths[ONE].state, network.paths.paths[ONE].mtu_bytes) == (PathState.UP, 1350)
+
+
+def test_what_is_known_of_this_node_is_said_instead_of_a_guess() -> None:
+    network = Network()
+    network.live(5, nothing)
+    assert "UDP 6784" in network.paths.paths[ONE].reason
+    network.paths.explain(lambda node: f"no way to {node}", now_s=network.now_s)
+    assert network.paths.paths[ONE].reason == f"no way to {ONE}"
+    network.live(2, nothing)
+    assert network.paths.paths[ONE].reason == f"no way to {ONE}"
+    network.paths.explain(lambda _node: "", now_s=network.now_s)
+    assert "UDP 6784" in network.paths.paths[ONE].reason

@@ -421,6 +421,17 @@ def test_settings_that_a_person_has_edited_survive_an_upgrade_with_other_options
     }  # fmt: skip
 
 
+def test_a_node_address_that_somebody_has_taken_out_stays_out(tmp_path: Path) -> None:
+    machine = live(tmp_path)
+    deploy_to(machine, Wanted(Settings()), lambda _line: None)
+    config = tmp_path / "etc/weave/agent.json"
+    config.write_text('{"name":"vm","uplink":"eth0"}')
+    assert deploy_to(machine, Wanted(Settings(cluster="prod")), lambda _line: None) == "192.168.1.10"
+    assert json.loads(config.read_text()) == {"name": "vm", "uplink": "eth0", "cluster": "prod"}
+    deploy_to(machine, Wanted(Settings(address="192.168.1.10")), lambda _line: None)
+    assert json.loads(config.read_text())["node_address"] == "192.168.1.10", "said now"
+
+
 @pytest.mark.parametrize(("content", "message"), [("{", "wanted JSON in"), ("[]", "wanted a JSON object in")])
 def test_a_configuration_that_was_broken_is_bad_input(tmp_path: Path, content: str, message: str) -> None:
     machine = live(tmp_path)
