@@ -13,9 +13,11 @@ from rich.console import Console
 from bench.figures import (
     bringup_summary,
     cni_summary,
+    guard_summary,
     machine,
     print_bringup,
     print_cni,
+    print_guard,
     print_throughput,
     throughput_summary,
     write_json,
@@ -50,12 +52,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="make bench", description=__doc__, epilog="With make: make bench ARGS='--quick'. Exit code 0: measured."
     )
     parser.add_argument("--quick", action="store_true", help="10 nodes, 10 pods, 1 round: does it work at all?")
-    parser.add_argument("--only", choices=["bringup", "throughput", "cni"], help="leave the others out")
+    parser.add_argument("--only", choices=["bringup", "throughput", "guard", "cni"], help="leave the others out")
     parser.add_argument(
         "--rounds",
         type=number,
-        help=f"default {BRINGUP_ROUNDS} of bring-up, {THROUGHPUT_ROUNDS} of throughput, {CNI_ROUNDS} of single CNI "
-        f"calls; of CNI bursts one for {CNI_ROUNDS_A_BURST} of these",
+        help=f"default {BRINGUP_ROUNDS} of bring-up, {THROUGHPUT_ROUNDS} of throughput and of guard, {CNI_ROUNDS} of "
+        f"single CNI calls; of CNI bursts one for {CNI_ROUNDS_A_BURST} of these",
     )
     parser.add_argument("--nodes", type=sizes, help=f"sizes of the bring-up (default {','.join(map(str, SIZES))})")
     parser.add_argument("--seconds", type=number, default=SECONDS, help=f"of each transfer (default {SECONDS})")
@@ -84,6 +86,12 @@ def _bench(options: argparse.Namespace) -> int:
         rounds = throughput(options.rounds or THROUGHPUT_ROUNDS, options.seconds, _tell)
         document["throughput"] = {"seconds": options.seconds, **throughput_summary(rounds)}
         print_throughput(console, document["throughput"])
+    if options.only in {None, "guard"}:
+        from bench.guard import guard_cost  # noqa: PLC0415
+
+        rounds = guard_cost(options.rounds or THROUGHPUT_ROUNDS, options.seconds, _tell)
+        document["guard"] = {"seconds": options.seconds, **guard_summary(rounds)}
+        print_guard(console, document["guard"])
     if options.only in {None, "cni"}:
         document["cni"] = _cni(options)
         print_cni(console, document["cni"])

@@ -20,6 +20,7 @@ VERSION: Final = 1
 BRINGUP_BUDGET: Final = 1 / 15
 BRINGUP_BUDGET_NODES: Final = 100
 THROUGHPUT_BUDGET: Final = 0.97
+GUARD_BUDGETS: Final = {"TCP": 0.97, "packets": 0.95}
 CNI_BUDGETS: Final = {
     ("one at a time", "ADD"): 0.65,
     ("one at a time", "DEL"): 0.5,
@@ -68,6 +69,22 @@ def throughput_summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     found = {name: [r[ours] / r[theirs] for r in rounds] for name, (ours, theirs) in pairs.items()}
     return {
         "median_mbit": {path: _round(median(r[path] for r in rounds)) for path in rounds[0]},
+        "ratio": {name: _round(median(ratios)) for name, ratios in found.items()},
+        "ratio_min_max": {name: [_round(min(ratios)), _round(max(ratios))] for name, ratios in found.items()},
+        "rounds": list(rounds),
+    }
+
+
+def guard_summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Medians (Mbit/s, thousands of packets a CPU second), and the medians of the rounds' ratios guarded : plain.
+
+    Args:
+        rounds: Of each the figures by the names of `bench.guard.guard_cost`.
+    """
+    names = [name.removesuffix(", guarded") for name in rounds[0] if name.endswith(", guarded")]
+    found = {name: [r[f"{name}, guarded"] / r[f"{name}, plain"] for r in rounds] for name in names}
+    return {
+        "median": {name: _round(median(r[name] for r in rounds)) for name in rounds[0]},
         "ratio": {name: _round(median(ratios)) for name, ratios in found.items()},
         "ratio_min_max": {name: [_round(min(ratios)), _round(max(ratios))] for name, ratios in found.items()},
         "rounds": list(rounds),
@@ -148,6 +165,27 @@ def print_throughput(console: Console, found: Mapping[str, Any]) -> None:
         )
     console.print(rates)
     console.print(ratios)
+
+
+def print_guard(console: Console, found: Mapping[str, Any]) -> None:
+    """The table of what the guard costs."""
+    table = Table(
+        title="pods cannot pretend: TCP in Gbit/s, 64-byte packets in thousands a CPU second", title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    for column in ("", "without", "with", "ratio", "lowest to highest", "budget"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, ratio in found["ratio"].items():
+        kind = name.partition(",")[0]
+        scale, budget = 1000 if kind == "TCP" else 1, GUARD_BUDGETS[kind]
+        table.add_row(
+            name,
+            *(f"{found['median'][f'{name}, {who}'] / scale:.1f}" for who in ("plain", "guarded")),
+            f"{ratio:.3f}",
+            "{:.2f} to {:.2f}".format(*found["ratio_min_max"][name]),
+            f">= {budget} {'met' if ratio >= budget else 'missed'}",
+        )
+    console.print(table)
 
 
 def print_cni(console: Console, found: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from plugin.agent.dataplane.announcing import Announcer
 from plugin.agent.dataplane.following import Following
 from plugin.agent.dataplane.forwarder import Forwarder
 from plugin.agent.dataplane.gateway import Gateway
+from plugin.agent.dataplane.guard import Guard
 from plugin.agent.dataplane.passage import Passage
 from plugin.agent.dataplane.podmtu import PodMtus
 from plugin.agent.dataplane.probing import Prober
@@ -54,8 +55,10 @@ from plugin.core.upkeep.ledger import EVERYTHING, Ledger
 from plugin.link import overlay, rules, switch, sysctls
 from plugin.link.departures import Departures
 from plugin.link.frames import FrameSender
+from plugin.link.guard import Place
 from plugin.link.netlink import Link, Netlink
 from plugin.link.nfnetlink import Netfilter
+from plugin.link.pods import HOST_PREFIX
 
 _QUEUE_PERIOD_S: Final = 2.0
 
@@ -111,7 +114,8 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             Announcer(sender, log),
         )
         stop = asyncio.Event()
-        hands = _Hands(store, forwarder, node, targets)
+        guard = _make_guard(config, netlink, netfilter, store, node, log)
+        hands = _Hands(store, forwarder, node, targets, guard)
         driver = Driver(node=node, control=control, handlers=hands, log=log)
         prober = Prober(
             netlink=netlink,
@@ -164,12 +168,14 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             log=log,
             capabilities=capabilities,
             ledger=ledger,
+            guard=guard,
         )
         gateway.take_up()
         attachments.removals.start()
         stack.push_async_callback(attachments.removals.stop)
         side_gateways.take_up()
         await attachments.reconcile()
+        guard.ensure()  # not earlier: until now the pods are guarded as the agent before this one has left it
         await attachments.drain_queue()
 
         # What was made above is kept so, and what may change under it is followed: the uplink, its address, its MTU.
@@ -212,6 +218,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             capabilities=capabilities,
             passage=passage,
             surroundings=Surroundings(netlink, config),
+            guard=guard,
             addresses=lambda: [*([gateway.interface] if gateway.interface else []), *side_gateways.interfaces],
             ledger=ledger,
             log=log,
@@ -226,6 +233,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             ledger=ledger,
             space=space,
             gateway=gateway,
+            guard=guard,
             paths=lambda: prober.paths,
             uplink=lambda: keeper.plan,
             bridge=plane.bridge,
@@ -264,7 +272,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
         stack.push_async_callback(driver.stop)
         upkeep.start()
         stack.callback(upkeep.stop)
-        await _live(stop, gateway, status, attachments, driver, lambda: space.tell(ledger, time.time()), log)
+        await _live(stop, gateway, status, attachments, guard, driver, lambda: space.tell(ledger, time.time()), log)
         log.info("agent stopping")
 
 
@@ -306,12 +314,15 @@ class _Hands:
     forwarder: Forwarder
     node: Node
     targets: Targets
+    guard: Guard
     uplink: UplinkKeeper | None = None
     space: Space | None = None
     prober: Prober | None = None
     attachments: Attachments | None = None
 
     def sync_forwarding(self, *, peers: bool) -> None:
+        if peers:
+            self.guard.members_changed()
         self.forwarder.sync(peers=peers)
         if self.prober is not None:
             self.prober.targets_changed()
@@ -330,6 +341,7 @@ class _Hands:
         self.store.write_ring(data)
 
     def peer_moved(self) -> None:
+        self.guard.members_changed()
         self.targets.follow(self.node.seeds)
 
     def space_changed(self) -> None:
@@ -373,6 +385,39 @@ def _ensure_data_plane(
     sysctls.apply_sysctls(sysctls.switch(config.bridge))  # after the rules, which keep pods out
     # Read again: an existing bridge has only now got its MAC and MTU.
     return DataPlane(netlink.link(config.bridge) or bridge, device, tracked)
+
+
+def _make_guard(
+    config: AgentConfig, netlink: Netlink, netfilter: Netfilter, store: Store, node: Node, log: logging.Logger
+) -> Guard:
+    api_port = config.http_address.rpartition(":")[2]
+    place = Place(
+        bridge=config.bridge,
+        port_prefix=HOST_PREFIX,
+        pod_range=config.network,
+        vxlan_port=config.vxlan_port,
+        control_port=config.control_port,
+        api_port=int(api_port) if api_port.isdecimal() else 0,
+    )
+
+    def members() -> set[IPv4Address]:
+        # Also who has failed: its agent may be gone, but its pods still send. The seats are known from the disk.
+        told = {member.address for member in node.members.others.values()}
+        return told | {seat.address for uid, seat in node.council.seats.items() if uid != node.me.uid}
+
+    def name_of(address: IPv4Address) -> str:
+        located = node.directory.locate(address)
+        return "" if located is None else located.endpoint.label
+
+    return Guard(
+        netlink=netlink,
+        netfilter=netfilter,
+        place=place,
+        records=lambda: store.pods,
+        members=members,
+        name_of=name_of,
+        log=log,
+    )
 
 
 def _reserved_ports(config: AgentConfig) -> dict[PortMapping, str]:
@@ -422,6 +467,7 @@ async def _live(
     gateway: Gateway,
     status: Status,
     attachments: Attachments,
+    guard: Guard,
     driver: Driver,
     tell: Callable[[], None],
     log: logging.Logger,
@@ -440,6 +486,7 @@ async def _live(
                     log.info("agent ready", extra={"peers": status.peer_count, "pods": len(attachments.records)})
                 finding = loop.create_task(gateway.ensure())  # it may have to move, when rings were joined
             # DELs can also be queued while an agent runs: when it was too busy to answer the executable in time.
+            guard.look()
             tell()
             told = await attachments.retry()
             if await attachments.drain_queue() or told:

@@ -9,6 +9,7 @@ from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.attachments.capabilities import Capabilities, plain_addresses, recorded_ports
 from plugin.agent.attachments.links import LimitsPart, PodLinks
 from plugin.agent.dataplane.forwarder import Forwarder
+from plugin.agent.dataplane.guard import Guard, GuardPart
 from plugin.agent.dataplane.parts import AddressPart, EntriesPart, RulesPart, SwitchPart, SysctlPart
 from plugin.agent.dataplane.passage import Passage
 from plugin.agent.dataplane.surroundings import Surroundings
@@ -39,6 +40,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
     capabilities: Capabilities,
     passage: Passage,
     surroundings: Surroundings,
+    guard: Guard,
     addresses: Callable[[], list[IPv4Interface]],
     ledger: Ledger,
     log: logging.Logger,
@@ -60,6 +62,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
         capabilities: Their host ports and limits.
         passage: Our rules in other software's firewalls.
         surroundings: Other things of other software, which are told.
+        guard: Keeps them from pretending.
         addresses: What the switch has to have.
         ledger: The book of troubles.
         log: Where events go.
@@ -90,6 +93,7 @@ def keep(  # noqa: PLR0913 - it looks after every part there is; app.py calls it
             table,
             passage,
             links,
+            GuardPart(guard),
             SysctlPart(lambda: _of_pods(attachments), Concern.REST),
             LimitsPart(lambda: attachments.present, capabilities),
             EntriesPart(forwarder, device),

@@ -20,6 +20,7 @@ import msgspec
 
 from plugin.agent.folder import Folder, unwritable
 from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.cni.exemption import Exemption
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import InputError, MissingError
 from plugin.core.ipam.allocator import EXPOSE, Attachment
@@ -39,7 +40,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     another plugin gave the addresses: they go back the same way. `masquerade` False: the pod leaves the range as who it
     is. `mtu` is the MTU that its configuration asks for, 0 for all that the network carries; `hairpin` whether it may
     reach itself through the switch. `stamp` is the age of its claim to address and MAC; by `nsid` its namespace is
-    known (plugin/link/nsid.py).
+    known (plugin/link/nsid.py). `guard`: what it may send as beside its own MAC and
+    addresses.
     """
 
     network: str
@@ -61,6 +63,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hairpin: bool = False
     stamp: int = 0
     nsid: int = 0
+    guard: Exemption | None = None
+
+    @property
+    def locked(self) -> bool:
+        """Whether all that the pod may send has its own MAC, so that its port takes no other."""
+        return bool(self.mac) and (self.guard is None or self.guard.one_mac)
 
     @property
     def addresses(self) -> tuple[IPv4Address, ...]:

@@ -35,7 +35,8 @@ _NEWSETELEM, _GETSETELEM, _DELSETELEM = ((_SUBSYSTEM_NFTABLES << 8) + number for
 _GETGEN: Final = (_SUBSYSTEM_NFTABLES << 8) + 16
 _GEN_ID: Final = 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
-_ELEM_KEY, _ELEM_DATA, _DATA_VALUE = 1, 2, 1
+_ELEM_KEY, _ELEM_DATA, _ELEM_EXPR, _ELEM_EXPRESSIONS, _DATA_VALUE = 1, 2, 7, 11, 1
+_EXPR_NAME, _EXPR_DATA, _COUNTER_PACKETS = 1, 2, 2
 
 _CT_GET, _CT_DELETE = ((_SUBSYSTEM_CONNTRACK << 8) + number for number in (1, 2))
 _CTA_ORIGINAL, _CTA_REPLY, _CTA_STATUS, _CTA_ID, _CTA_ZONE, _CTA_FILTER = 1, 2, 3, 12, 18, 25
@@ -45,6 +46,11 @@ _PROTO_NUMBER, _PROTO_SOURCE_PORT, _PROTO_DESTINATION_PORT = 1, 2, 3
 _FILTER_ORIGINAL, _FILTER_REPLY = 1, 2
 _BY_SOURCE_ADDRESS, _BY_PROTOCOL, _BY_DESTINATION_PORT = 1 << 0, 1 << 3, 1 << 5
 _STATUS_DNAT = 1 << 5
+
+
+IPV4: Final = socket.AF_INET
+BRIDGE: Final = c.AF_BRIDGE
+"""Families of tables (`nft list table ip ...`, `nft list table bridge ...`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,53 +111,60 @@ class Netfilter(Netlink):
                     raise NetlinkError(number, f"ask for the generation of nftables: {os.strerror(number)}")
                 return int.from_bytes(parse(body, 4).get(_GEN_ID, b""))
 
-    def add_elements(self, table: str, elements: Sequence[Element]) -> None:
-        """Add all of them to sets of the IPv4 table, or none; one that is there already, and the same, is no failure.
+    def add_elements(self, table: str, elements: Sequence[Element], family: int = IPV4) -> None:
+        """Add all of them to sets of a table, or none; one that is there already, and the same, is no failure.
 
         Raises:
             NetlinkError: The kernel refuses; ENOENT when table or set is missing, EEXIST for a key with another value.
         """
-        self._transaction(_NEWSETELEM, c.CREATE, table, elements)
+        self._transaction(_NEWSETELEM, c.CREATE, table, elements, family)
 
-    def delete_elements(self, table: str, elements: Sequence[Element]) -> None:
+    def delete_elements(self, table: str, elements: Sequence[Element], family: int = IPV4) -> None:
         """Remove all of them; those that are not there are passed over.
 
         Raises:
             NetlinkError: The kernel refuses.
         """
         try:
-            self._transaction(_DELSETELEM, 0, table, elements)
+            self._transaction(_DELSETELEM, 0, table, elements, family)
         except NetlinkError as error:
             if error.errno != errno.ENOENT:
                 raise
             # One was missing, so the kernel has removed none.
             if len(elements) > 1:
                 for element in elements:
-                    self.delete_elements(table, [element])
+                    self.delete_elements(table, [element], family)
 
-    def elements(self, table: str, set_name: str) -> dict[bytes, bytes]:
-        """The entries of a set or map of the IPv4 table: keys to values. Empty when there is no such set."""
-        header = _header(socket.AF_INET) + attr(_LIST_TABLE, text(table)) + attr(_LIST_SET, text(set_name))
-        found: dict[bytes, bytes] = {}
+    def elements(self, table: str, set_name: str, family: int = IPV4) -> dict[bytes, bytes]:
+        """The entries of a set or map: keys to values. Empty when there is no such set."""
+        return {
+            _value(parts.get(_ELEM_KEY)): _value(parts.get(_ELEM_DATA))
+            for parts in self._listed(table, set_name, family)
+        }
+
+    def counted(self, table: str, set_name: str, family: int = IPV4) -> dict[bytes, int]:
+        """The entries of a set that count: keys to the packets that met them. Empty when there is no such set."""
+        return {_value(parts.get(_ELEM_KEY)): _packets(parts) for parts in self._listed(table, set_name, family)}
+
+    def _listed(self, table: str, set_name: str, family: int) -> Iterator[dict[int, bytes]]:
+        header = _header(family) + attr(_LIST_TABLE, text(table)) + attr(_LIST_SET, text(set_name))
         try:
             for body in self.dump(_GETSETELEM, header):
                 for _, element in parse_list(parse(body, 4).get(_LIST_ELEMENTS, b"")):
-                    parts = parse(element)
-                    found[_value(parts.get(_ELEM_KEY))] = _value(parts.get(_ELEM_DATA))
+                    yield parse(element)
         except NetlinkError as error:
             if error.errno != errno.ENOENT:
                 raise
-        return found
 
-    def table_digest(self, table: str) -> bytes:
-        """A check sum of an IPv4 table: its flags, chains, rules and sets; not of the sets' entries, nor of counters.
+    def table_digest(self, table: str, family: int = IPV4) -> bytes:
+        """A check sum of a table: its flags, chains, rules and sets; not of the sets' entries, nor of counters.
 
         The same text gives the same digest each time that it is loaded. Empty when there is no such table.
 
         Raises:
             NetlinkError: The kernel has no nf_tables.
         """
-        name, header = text(table), _header(socket.AF_INET)
+        name, header = text(table), _header(family)
         tables = [parse(body, 4) for body in self.dump(_GETTABLE, header)]
         flags = next((one.get(_TABLE_FLAGS, b"") for one in tables if one.get(_TABLE_NAME) == name), None)
         if flags is None:
@@ -168,7 +181,7 @@ class Netfilter(Netlink):
             digest.update(struct.pack("I", len(field)) + field)
         return digest.digest()
 
-    def _transaction(self, kind: int, flags: int, table: str, elements: Sequence[Element]) -> None:
+    def _transaction(self, kind: int, flags: int, table: str, elements: Sequence[Element], family: int = IPV4) -> None:
         """Send the entries as one batch: the kernel makes all changes visible to packets at once, or none.
 
         Begin and end of a batch are acknowledged by newer kernels only, so neither is asked to be.
@@ -179,7 +192,7 @@ class Netfilter(Netlink):
         self._sequence += len(elements) + 2
         batch = _message(_BATCH_BEGIN, 0, begin, _header(socket.AF_UNSPEC, _SUBSYSTEM_NFTABLES))
         for number, element in enumerate(elements):
-            batch += _message(kind, flags | c.ACK, first + number, _element(table, element))
+            batch += _message(kind, flags | c.ACK, first + number, _element(family, table, element))
         batch += _message(_BATCH_END, 0, self._sequence, _header(socket.AF_UNSPEC, _SUBSYSTEM_NFTABLES))
         self._socket.send(batch)
         waiting = set(range(first, first + len(elements)))
@@ -283,12 +296,12 @@ def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
     return bytes(message)
 
 
-def _element(table: str, element: Element) -> bytes:
+def _element(family: int, table: str, element: Element) -> bytes:
     parts = nest(_ELEM_KEY, attr(_DATA_VALUE, element.key))
     if element.value:
         parts += nest(_ELEM_DATA, attr(_DATA_VALUE, element.value))
     return (
-        _header(socket.AF_INET)
+        _header(family)
         + attr(_LIST_TABLE, text(table))
         + attr(_LIST_SET, text(element.set_name))
         + nest(_LIST_ELEMENTS, nest(_LIST_ELEM, parts))
@@ -297,3 +310,13 @@ def _element(table: str, element: Element) -> bytes:
 
 def _value(data: bytes | None) -> bytes:
     return parse(data or b"").get(_DATA_VALUE, b"")
+
+
+def _packets(element: dict[int, bytes]) -> int:
+    """What the counter of an entry says; older kernels have one expression an entry, newer ones a list of them."""
+    several = [data for _, data in parse_list(element.get(_ELEM_EXPRESSIONS, b""))]
+    for expression in (*several, element.get(_ELEM_EXPR, b"")):
+        found = parse(expression)
+        if found.get(_EXPR_NAME) == text("counter"):
+            return int.from_bytes(parse(found.get(_EXPR_DATA, b"")).get(_COUNTER_PACKETS, b""))
+    return 0

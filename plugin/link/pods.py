@@ -6,7 +6,7 @@ Whoever calls decides addresses and writes them down first; nothing is decided h
 
 import errno
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Interface
@@ -36,13 +36,11 @@ _SPARE_NAMES: Final = 16
 _PORT: Final = {
     "guard": False,
     "root_block": False,
-    "learning": True,
     "flood": True,
     "mcast_flood": True,
     "bcast_flood": True,
     "neigh_suppress": False,
     "isolated": False,
-    "locked": False,
 }
 
 
@@ -66,6 +64,7 @@ class PodLink:
         interfaces: The pod's addresses with their prefixes; none for a pair that gets them later (`configure`).
         routes: Routes to set in the pod.
         hairpin: Whether the pod may reach itself through the bridge (a service that picks the caller).
+        locked: Whether the bridge takes frames from its MAC only, and learns no other.
     """
 
     host_ifname: str
@@ -75,6 +74,7 @@ class PodLink:
     interfaces: Sequence[IPv4Interface]
     routes: Sequence[Route]
     hairpin: bool
+    locked: bool = True
 
 
 def mac_for(address: IPv4Address) -> str:
@@ -127,8 +127,17 @@ def free_host_ifname(container_id: str, ifname: str, taken: Collection[str]) -> 
     return next((name for name in names if name not in taken), names[0])
 
 
-def attach(netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink) -> Link:
+def attach(
+    netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink, *, admit: Callable[[Link], None] = lambda _outer: None
+) -> Link:
     """Make the pair, put one end into the pod and the other on the bridge, give the pod its address and routes.
+
+    Args:
+        netlink: A socket in the node's namespace.
+        bridge: The switch.
+        netns_fd: The pod's namespace.
+        pod: What is wanted.
+        admit: Given the node's end before it goes up: while it is down, nothing that the pod sends is taken.
 
     Returns:
         The link on the node's side. On any failure nothing is left behind.
@@ -152,7 +161,7 @@ def attach(netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink) -> Link:
                     ) from error
                 raise
             try:
-                return _set_up(netlink, inside, netns_fd, pod)
+                return _set_up(netlink, inside, netns_fd, pod, admit)
             except (OSError, WeaveError):
                 detach(netlink, pod.host_ifname)
                 raise
@@ -162,7 +171,7 @@ def attach(netlink: Netlink, bridge: Link, netns_fd: int, pod: PodLink) -> Link:
         raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
 
 
-def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> Link:
+def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink, admit: Callable[[Link], None]) -> Link:
     sysctls.apply_sysctls(sysctls.interface(pod.host_ifname))
     with netns.entered(netns_fd):
         sysctls.apply_sysctls(sysctls.interface(pod.ifname))
@@ -170,12 +179,13 @@ def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink) -> L
     if outer is None:
         raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted meanwhile?")
     _furnish(inside, outer.peer_index, pod)
+    admit(outer)
     netlink.request(
-        rtnl.link_set(outer.index, up=True),
-        rtnl.port_flags_set(outer.index, port_flags(hairpin=pod.hairpin)),
         # The switch knows the pod before its first frame; after a crash the agent finds its address here again.
+        rtnl.port_flags_set(outer.index, port_flags(hairpin=pod.hairpin, locked=pod.locked)),
         rtnl.bridge_fdb_set(outer.index, pod.mac),
         *_marks(outer, pod),
+        rtnl.link_set(outer.index, up=True),
         what=f"connect {pod.host_ifname} to the switch",
     )
     return outer
@@ -199,9 +209,9 @@ def _marks(outer: Link, pod: PodLink) -> list[bytes]:
     return [rtnl.bridge_fdb_set(outer.index, mac) for mac in port_macs(pod.mac, addresses) - {pod.mac}]
 
 
-def port_flags(*, hairpin: bool) -> dict[str, bool]:
-    """The flags of a pod's port of the switch, by their names in `rtnl.PORT_FLAGS`."""
-    return {"hairpin": hairpin, **_PORT}
+def port_flags(*, hairpin: bool, locked: bool) -> dict[str, bool]:
+    """The flags of a pod's port of the switch, by their names in `rtnl.PORT_FLAGS`; see `PodLink`."""
+    return {"hairpin": hairpin, "learning": not locked, "locked": locked, **_PORT}
 
 
 def port_macs(mac: str, addresses: Sequence[IPv4Address]) -> frozenset[str]:
@@ -236,8 +246,12 @@ def restore_port(
     )
 
 
-def configure(netlink: Netlink, netns_fd: int, pod: PodLink) -> Link:
+def configure(
+    netlink: Netlink, netns_fd: int, pod: PodLink, *, admit: Callable[[Link], None] = lambda _outer: None
+) -> Link:
     """Give a pair that `attach` made without addresses its addresses and routes; the link on the node's side.
+
+    `admit` is given that before the pod has an address to send from.
 
     Raises:
         AttachError: An end is not there any more, or the kernel refuses; what was set before stays.
@@ -247,6 +261,7 @@ def configure(netlink: Netlink, netns_fd: int, pod: PodLink) -> Link:
             inner, outer = inside.link(pod.ifname), netlink.link(pod.host_ifname)
             if inner is None or outer is None:
                 raise AttachError(f"{pod.ifname} vanished while it was being set up", hint="was the pod deleted?")
+            admit(outer)
             _furnish(inside, inner.index, pod)
             netlink.request(*_marks(outer, pod), what=f"mark {pod.host_ifname} on the switch")
             return outer

@@ -353,8 +353,12 @@ def vxlan_flood_append(index: int, remote: IPv4Address) -> bytes:
 
 
 def bridge_fdb_set(port_index: int, mac: str) -> bytes:
-    """Bridge forwarding: `mac` is behind this port; static, so neither ageing nor a forged frame moves it."""
-    return message(c.NEWNEIGH, c.CREATE | c.REPLACE, _fdb(port_index, mac, c.NTF_MASTER, None))
+    """Bridge forwarding: `mac` is behind this port; static, so it does not age, and sticky, so no frame moves it.
+
+    Static alone is not enough: a frame with this MAC that comes in by another port takes even that entry along
+    (net/bridge/br_fdb.c, br_fdb_update). Kernels before 4.20 do not know sticky entries and pass over the flag.
+    """
+    return message(c.NEWNEIGH, c.CREATE | c.REPLACE, _fdb(port_index, mac, c.NTF_MASTER | c.NTF_STICKY, None))
 
 
 def bridge_fdb_own(bridge_index: int, mac: str) -> bytes:
@@ -373,7 +377,7 @@ def bridge_fdb_del(port_index: int, mac: str) -> bytes:
 
 def _fdb(index: int, mac: str, flags: int, remote: IPv4Address | None) -> bytes:
     state = c.NUD_NOARP | (c.NUD_PERMANENT if flags == c.NTF_SELF else 0)
-    if flags == c.NTF_MASTER:
+    if flags & c.NTF_MASTER:
         state = c.NUD_NOARP  # `bridge fdb add ... static`: stays, and is not the port's own address
     body = struct.pack("BxxxiHBB", c.AF_BRIDGE, index, state, flags, 0) + _attr(c.NDA_LLADDR, _mac(mac))
     return body if remote is None else body + _attr(c.NDA_DST, remote.packed)

@@ -4,13 +4,12 @@
 entries of these maps (plugin/link/hostports.py). Read it on a node with `nft list table ip weave`.
 """
 
-import subprocess
 from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from plugin.core.cni.hostports import ANY_ADDRESS, PortMapping
-from plugin.core.errors import MissingError
+from plugin.link.nft import run_nft
 
 TABLE: Final = "weave"
 _FAMILY: Final = "ip"
@@ -24,7 +23,6 @@ PLAIN: Final = "plain"
 """Set: the addresses of pods that are not masqueraded."""
 MARKS: Final = frozenset({PORTS_AT, TARGETS, "host-ports", "loopback"})
 """Names by which a table is known as ours: nobody else calls sets and chains of a table `weave` so."""
-_NFT_TIMEOUT_S: Final = 20.0
 
 # Multicast is never masqueraded: nobody answers to it. `fully-random` keeps parallel DNS queries from colliding on a
 # source port.
@@ -173,7 +171,7 @@ def ensure_rules(
     Raises:
         MissingError: `nft` is absent, or the kernel refuses (no nf_tables, no NAT).
     """
-    _nft(table_text(pod_range, bridge, list(host_ports), plain, tracked=tracked))
+    run_nft(table_text(pod_range, bridge, list(host_ports), plain, tracked=tracked))
 
 
 def keep_address(addresses: Collection[IPv4Address], *, keep: bool) -> None:
@@ -187,7 +185,7 @@ def keep_address(addresses: Collection[IPv4Address], *, keep: bool) -> None:
     element = f"element {_FAMILY} {TABLE} {PLAIN} {{ {', '.join(map(str, addresses))} }}\n"
     if addresses:
         # Added before it is removed as well, so that there is something to remove.
-        _nft(f"add {element}" + ("" if keep else f"delete {element}"))
+        run_nft(f"add {element}" + ("" if keep else f"delete {element}"))
 
 
 def remove_rules() -> None:
@@ -196,22 +194,4 @@ def remove_rules() -> None:
     Raises:
         MissingError: `nft` is absent.
     """
-    _nft(f"table ip {TABLE}\ndelete table ip {TABLE}\n")
-
-
-def _nft(transaction: str) -> None:
-    try:
-        done = subprocess.run(
-            ["nft", "-f", "-"],
-            input=transaction, capture_output=True, text=True, timeout=_NFT_TIMEOUT_S, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise MissingError("the program nft was not found", hint="install the package nftables") from None
-    except subprocess.TimeoutExpired:
-        raise MissingError(f"nft did not finish within {_NFT_TIMEOUT_S:g} s") from None
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise MissingError(
-            f"the kernel refused the node's rules: {said[0] if said else f'nft ended with {done.returncode}'}",
-            hint="nf_tables with NAT is needed: modprobe nft_chain_nat nft_masq nft_fib_ipv4",
-        )
+    run_nft(f"table ip {TABLE}\ndelete table ip {TABLE}\n")

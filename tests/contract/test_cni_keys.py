@@ -105,7 +105,9 @@ REFUSED = [
     ({"mtu": 9000}, {}, 7, "larger than the network carries"),
     ({"bridge": "cni0"}, {}, 2, "is not this agent's switch"),
     ({"vlan": 7}, {}, 2, 'unsupported field "vlan": 7'),
-    ({"macspoofchk": True}, {}, 2, 'unsupported field "macspoofchk": true'),
+    ({"guard": {"macs": "all"}}, {}, 7, '"guard.macs" must be a list or "any"'),
+    ({"guard": {"addresses": ["10.40.0.0/24"]}}, {}, 7, '"guard.addresses" must be an IPv4 address'),
+    ({"macspoofchk": True, "guard": {"macs": "any"}}, {}, 7, '"macspoofchk" contradicts "guard"'),
     ({}, {"CNI_ARGS": "COLOUR=red"}, 4, "unknown args COLOUR"),
 ]
 

@@ -84,6 +84,18 @@ def test_throughput_is_compared_with_hand_made_networks(tmp_path: Path) -> None:
     assert leftovers() == []
 
 
+def test_a_guarded_network_is_compared_with_one_that_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    done = bench("--quick", "--only", "guard", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())["guard"]
+    assert set(found["ratio"]) == {f"{kind}, {path} node" for kind in ("TCP", "packets") for path in ("same", "cross")}
+    (taken,) = found["rounds"]
+    for name, ratio in found["ratio"].items():
+        assert ratio == pytest.approx(taken[f"{name}, guarded"] / taken[f"{name}, plain"], rel=1e-3)
+    assert leftovers() == []
+
+
 @needs_reference_plugins
 def test_cni_calls_are_compared_with_the_reference_plugins(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.attachments.capabilities import Capabilities
 from plugin.agent.store import Record, Store
+from plugin.core.cni.exemption import Exemption
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.cni.types import CniError
 from plugin.core.ipam.allocator import EXPOSE
@@ -41,6 +42,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.links: dict[str, IPv4Address | None] = {}
+        self.locked: dict[str, bool] = {}
         self.refusal: Exception | None = None
         self.off: set[str] = set()
         self.ended = False
@@ -58,16 +60,21 @@ class Kernel:
     def macs_of_ports(self, _netlink: object, _bridge: Link) -> dict[str, str]:
         return {"02:00:00:00:00:09": "vethwepl"}
 
-    def attach(self, _netlink: object, _bridge: Link, _fd: int, pod: pods.PodLink) -> Link:
+    def attach(
+        self, _netlink: object, _bridge: Link, _fd: int, pod: pods.PodLink, *, admit: Callable[[Link], None]
+    ) -> Link:
         self.answer()
-        self.links[pod.host_ifname] = pod.interfaces[0].ip if pod.interfaces else None
-        return Link(
+        link = Link(
             index=9, name=pod.host_ifname, mac="02:00:00:00:00:09", mtu=pod.mtu_bytes, up=True, master=2, kind="veth"
         )
+        admit(link)
+        self.links[pod.host_ifname] = pod.interfaces[0].ip if pod.interfaces else None
+        self.locked[pod.host_ifname] = pod.locked
+        return link
 
-    def configure(self, _netlink: object, _fd: int, pod: pods.PodLink) -> Link:
+    def configure(self, _netlink: object, _fd: int, pod: pods.PodLink, *, admit: Callable[[Link], None]) -> Link:
         assert self.links[pod.host_ifname] is None, "made before, without an address"
-        return self.attach(_netlink, BRIDGE, _fd, pod)
+        return self.attach(_netlink, BRIDGE, _fd, pod, admit=admit)
 
     def detach(self, _netlink: object, name: str) -> bool:
         self.answer()
@@ -137,6 +144,28 @@ class FakeCapabilities(Capabilities):
             raise refusal
 
 
+class FakeGuard:
+    """Remembers whose frames are taken: names of links to (MAC, addresses, exemption)."""
+
+    def __init__(self) -> None:
+        self.admitted: dict[str, tuple[str, tuple[IPv4Address, ...], Exemption | None]] = {}
+        self.refusal: Exception | None = None
+        self.exemption: Exemption | None = None
+
+    def admit(self, record: Record, outer: Link) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        assert outer.name == record.host_ifname
+        self.admitted[record.host_ifname] = (record.mac, record.addresses, record.guard)
+
+    def forget(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.admitted.pop(record.host_ifname, None)
+
+    def observed(self, _host_ifname: str, _mac: str, _addresses: Sequence[IPv4Address]) -> Exemption | None:
+        return self.exemption
+
+
 class Agent:
     """An `Attachments` with real decisions and storage round it."""
 
@@ -151,6 +180,7 @@ class Agent:
         self.gateway: IPv4Address | None = self.allocator.allocate(EXPOSE, now_s=0)
         self.others_have = False
         self.capabilities = FakeCapabilities()
+        self.guard = FakeGuard()
         assert self.gateway == GATEWAY
         self.served: list[IPv4Address] = []
         self.ledger = Ledger()
@@ -159,6 +189,7 @@ class Agent:
             gateway=lambda: self.gateway, mtu_bytes=1450, allocator=self.allocator, store=self.store, node=self.node,
             gateways=SimpleNamespace(serve=self.served.append), others_have=lambda: self.others_have,
             now_s=lambda: 0.0, log=logging.getLogger("test-attachments"), capabilities=self.capabilities,
+            guard=self.guard,
             ledger=self.ledger,
         )  # fmt: skip
 

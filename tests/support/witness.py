@@ -49,6 +49,7 @@ class Witness:
                 "dst": entry.get_attr("NDA_DST"),
                 "master": entry.get_attr("NDA_MASTER"),
                 "state": entry["state"],
+                "flags": entry["flags"],
             }
             for entry in self._all("fdb", "dump")
             if entry["ifindex"] == index

@@ -21,7 +21,7 @@ from plugin.core.errors import CheckError, InputError, MissingError
 from plugin.core.membership.switches import bridge_mac
 from plugin.core.node import Node
 from plugin.core.upkeep.ledger import EVERYTHING
-from plugin.link import rtnl, rules
+from plugin.link import guard, rtnl, rules
 from plugin.link.netlink import Netlink
 from plugin.link.nfnetlink import Netfilter
 
@@ -173,6 +173,7 @@ class Actions:
         rules.remove_rules()
         with Netfilter() as netfilter, contextlib.suppress(MissingError):
             remove_passage(netfilter)
+        guard.remove_guard()
         for name in (f"vxlan-{self._config.vxlan_port}", self._config.bridge):
             link = self._netlink.link(name)
             if link is not None:

@@ -46,6 +46,7 @@ def overview(status: dict[str, Any]) -> str:
                 ("DriverName", "weave-net"),
                 ("Bridge", f"{status['bridge']['name']} {shown if address else 'without an address yet'}"),
                 ("Pods", str(status["pods"])),
+                ("Guard", _guarded(status["guard"])),
             ],
         ),
     ]
@@ -161,10 +162,27 @@ def targets(status: dict[str, Any]) -> str:
 
 
 def attachments(listed: list[dict[str, Any]]) -> str:
-    """`weave ps`: id, MAC, addresses, and the ports of the node that lead to the pod."""
+    """`weave ps`: id, MAC, addresses, the ports of the node that lead to the pod, and what the guard says of it."""
     return "".join(
-        " ".join([one["id"][:12], one["mac"], *one["addresses"], *one.get("ports", ())]) + "\n" for one in listed
+        " ".join(
+            [one["id"][:12], one["mac"], *one["addresses"], *one.get("ports", ())]
+            + ([one["guard"]] if one.get("guard") else [])
+            + [f"refused:{word}={count}" for word, count in one.get("refused", {}).items()]
+        )
+        + "\n"
+        for one in listed
     )
+
+
+def _guarded(guard: dict[str, Any]) -> str:
+    """By what pods are kept from pretending, who is exempt, and what was refused."""
+    refused = ", ".join(f"{count} {word}" for word, count in sorted(guard["refused"].items()))
+    parts = [
+        ", ".join(guard["by"]),
+        f"{guard['exempt']} pods exempt" if guard["exempt"] else "",
+        f"refused: {refused}" if refused else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _service(name: str, rows: list[tuple[str, str]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from plugin.agent.attachments.attachments import Attachments
 from plugin.agent.config import AgentConfig
 from plugin.agent.dataplane.gateway import Gateway
+from plugin.agent.dataplane.guard import Guard
 from plugin.agent.space import Space
 from plugin.agent.store import Record
 from plugin.agent.targets import Targets
@@ -46,6 +47,7 @@ class Status:
         ledger: Ledger,
         space: Space,
         gateway: Gateway,
+        guard: Guard,
         paths: Callable[[], Mapping[IPv4Address, Path]],
         uplink: Callable[[], Plan],
         bridge: Link,
@@ -58,6 +60,7 @@ class Status:
         self._ledger = ledger
         self._space = space
         self._gateway = gateway
+        self._guard = guard
         self._find_paths = paths
         self._find_uplink = uplink
         self._bridge = bridge
@@ -106,6 +109,7 @@ class Status:
             "connections": Counter(peer["state"] for peer in peers),
             "ipam": self.ipam(),
             "pods": len(self._attachments.records),
+            "guard": self._guard.status(),
             "endpoints": self._node.directory.count,
             "digest": f"{self._node.digest:016x}",
             "unconfirmed": self._node.unconfirmed,
@@ -212,6 +216,7 @@ class Status:
 
     def attachments(self) -> list[dict[str, Any]]:
         """The pods of this node, and the switch's own address."""
+        self._guard.look()
         own = self._gateway.address
         exposed = [] if own is None or self._gateway.hidden else [("weave:expose", self._bridge.mac, str(own))]
         return [
@@ -223,6 +228,8 @@ class Status:
                     "addresses": record.shown(self._prefix),
                     "label": record.label,
                     "ports": [str(mapping) for mapping in record.ports],
+                    "guard": "" if record.guard is None else str(record.guard),
+                    "refused": self._guard.refused(record),
                 }
                 for record in self._attachments.records.values()
             ),
@@ -329,6 +336,22 @@ class Status:
                 "counter",
                 "Pods whose namespace ended without DEL, and what they had was given back.",
                 [("", self._attachments.vanished)],
+            ),
+            (
+                "weave_guard_refused_frames_total",
+                "counter",
+                "Frames of this node's pods that were refused, for they pretended something.",
+                [
+                    (f'{{pod="{record.label}",interface="{record.host_ifname}",reason="{word}"}}', count)
+                    for record in self._attachments.records.values()
+                    for word, count in self._guard.refused(record).items()
+                ],
+            ),
+            (
+                "weave_guard_refused_strangers_total",
+                "counter",
+                "VXLAN packets that were refused, for they came from no member's node.",
+                [("", self._guard.status()["refused"].get("stranger", 0))],
             ),
             ("weave_max_ips", "gauge", "Size of IP address space used by allocator.", [("", total)]),
             (

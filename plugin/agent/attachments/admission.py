@@ -4,9 +4,10 @@ What a configuration asks for is done or refused, never passed over: a pod elsew
 """
 
 import os
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from plugin.core.cni.exemption import Exemption
 from plugin.core.cni.ipam import subnet_complaint
 from plugin.core.cni.lease import ADDRESSES_MAX
 from plugin.core.cni.types import DEFAULT_BRIDGE, INVALID_CONFIG, INVALID_NETNS, UNSUPPORTED_FIELD, CniError, CniRequest
@@ -67,6 +68,20 @@ def refuse_what_is_not_here(request: CniRequest, bridge: Link, pod_range: IPv4Ne
             raise CniError(INVALID_CONFIG, complaint, f"name a subnet of {pod_range}, or leave ipam.subnet out")
     if max(len(config.requested_addresses), len(config.ipam.ranges)) > ADDRESSES_MAX:
         raise CniError(UNSUPPORTED_FIELD, f"more than {ADDRESSES_MAX} addresses are asked for on one interface")
+
+
+def refuse_the_switchs_own(exemption: Exemption, bridge: Link, gateway: IPv4Address) -> None:
+    """See that nobody is exempted from not being the gateway.
+
+    Raises:
+        CniError: The configuration lists the switch's MAC or address (code 7).
+    """
+    if bridge.mac in exemption.macs or str(gateway) in exemption.addresses:
+        raise CniError(
+            INVALID_CONFIG,
+            f'"guard" lists {bridge.mac if bridge.mac in exemption.macs else gateway}, which is the switch\'s own',
+            "no pod may speak as the gateway of the others",
+        )
 
 
 def mtu_bytes_for(request: CniRequest, most_bytes: int) -> int:

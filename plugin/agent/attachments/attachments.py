@@ -12,6 +12,7 @@ the pods it finds in recovery.py, DELs that came while no agent ran in del_queue
 """
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,7 @@ from plugin.agent.attachments.capabilities import Capabilities
 from plugin.agent.attachments.del_queue import DelQueue
 from plugin.agent.attachments.delegating import RECOVERED, asked, give_back, plan
 from plugin.agent.attachments.displacements import Displacements
+from plugin.agent.attachments.guarding import Guards
 from plugin.agent.attachments.identity import Identity
 from plugin.agent.attachments.leases import Leases, SideGateways
 from plugin.agent.attachments.leaving import Leaving
@@ -80,6 +82,7 @@ class Attachments:
         log: Where events go.
         capabilities: Gives pods their host ports and limits.
         ledger: Is told of pods that are in trouble.
+        guard: Keeps them from pretending to be others.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where everything a pod needs comes together; app.py calls it once
@@ -101,8 +104,10 @@ class Attachments:
         log: logging.Logger,
         capabilities: Capabilities,
         ledger: Ledger,
+        guard: Guards,
     ) -> None:
         self._capabilities = capabilities
+        self._guard = guard
         self._netlink = netlink
         self._bridge = bridge
         self._range = pod_range
@@ -129,6 +134,7 @@ class Attachments:
             leases=self._leases,
             capabilities=capabilities,
             strangers=self._vanished.on_links_gone,
+            guard=guard,
             now_s=now_s,
             log=log,
         )
@@ -267,7 +273,8 @@ class Attachments:
         bandwidth = fitted(request.config.bandwidth, mtu_bytes)
         others = (record for attachment, record in self.records.items() if attachment != request.attachment)
         self._capabilities.refuse_taken(request.config.ports, others)
-        _ = self._gateway  # before anything is done: without one no pod can be complete
+        # Asked for before anything is done: without a gateway no pod can be complete.
+        admission.refuse_the_switchs_own(request.config.exemption, self._bridge, self._gateway)
         if request.delegate is not None and request.delegated is None:
             return self._begin(request, sandbox, mtu_bytes)
         with ExitStack() as undo:
@@ -277,11 +284,12 @@ class Attachments:
             if begun is None:
                 self._remember(record)
             pod = pod_link(request, record, lease, mtu_bytes)
+            undo.callback(self._guard.forget, [record])
             if begun is not None:
                 undo.callback(pods.detach, self._netlink, record.host_ifname)
-                outer = self._configure(sandbox, pod)
+                outer = self._configure(sandbox, pod, record)
             else:
-                outer = self._attach(sandbox, pod)
+                outer = self._attach(sandbox, pod, record)
                 undo.callback(pods.detach, self._netlink, record.host_ifname)
             if not record.masquerade:
                 undo.callback(rules.keep_address, record.addresses, keep=False)
@@ -324,7 +332,8 @@ class Attachments:
             undo.callback(self._undo_allocation, request.attachment)
             record = self._recording.record(request, sandbox, Lease(()))
             self._remember(record)
-            self._attach(sandbox, pod_link(request, record, Lease(()), mtu_bytes))
+            undo.callback(self._guard.forget, [record])
+            self._attach(sandbox, pod_link(request, record, Lease(()), mtu_bytes), record)
             undo.pop_all()
         return IpamPlan((IpamCall(request.delegate.kind, "ADD"),))
 
@@ -378,15 +387,16 @@ class Attachments:
         except MissingError as error:
             raise CniError(IO_FAILURE, error.message, error.hint) from error
 
-    def _configure(self, sandbox: int, pod: pods.PodLink) -> Link:
+    def _configure(self, sandbox: int, pod: pods.PodLink, record: Record) -> Link:
         try:
-            return pods.configure(self._netlink, sandbox, pod)
-        except pods.AttachError as error:
+            return pods.configure(self._netlink, sandbox, pod, admit=functools.partial(self._guard.admit, record))
+        except (pods.AttachError, MissingError) as error:
             raise CniError(ATTACH_FAILED, error.message, error.hint) from error
 
-    def _attach(self, sandbox: int, pod: pods.PodLink) -> Link:
+    def _attach(self, sandbox: int, pod: pods.PodLink, record: Record) -> Link:
+        admit = functools.partial(self._guard.admit, record)
         try:
-            return pods.attach(self._netlink, self._bridge, sandbox, pod)
+            return pods.attach(self._netlink, self._bridge, sandbox, pod, admit=admit)
         except pods.AlreadyAttachedError as error:
             raise CniError(ALREADY_ATTACHED, error.message, error.hint) from error
         except (pods.AttachError, MissingError) as error:
@@ -427,6 +437,7 @@ class Attachments:
             leases=self._leases,
             capabilities=self._capabilities,
             leaving=self._leaving,
+            guard=self._guard,
             announce=self._announce_found,
             lives=self._vanished.lives,
             log=self._log,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from plugin.agent.attachments.capabilities import Capabilities
+from plugin.agent.attachments.guarding import Guards
 from plugin.agent.attachments.leases import Leases
 from plugin.agent.attachments.removals import Hears, Removals
 from plugin.agent.store import Record, Store
@@ -27,6 +28,7 @@ class Leaving:
         leases: Takes their addresses back.
         capabilities: Takes back their host ports and limits.
         strangers: Told of links that went without being removed here.
+        guard: Forgets their ports.
         now_s: The clock.
         log: Where events go.
 
@@ -34,7 +36,7 @@ class Leaving:
         removals: Deletes the links; start and stop it with the event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - attachments.py puts it together, once
         self,
         *,
         removing: tuple[Iterable[Netlink], Hears],
@@ -43,6 +45,7 @@ class Leaving:
         leases: Leases,
         capabilities: Capabilities,
         strangers: Callable[[Collection[str]], None],
+        guard: Guards,
         now_s: Callable[[], float],
         log: logging.Logger,
     ) -> None:
@@ -50,6 +53,7 @@ class Leaving:
         self._node = node
         self._leases = leases
         self._capabilities = capabilities
+        self._guard = guard
         self._now_s = now_s
         self._log = log
         self._unfinished: dict[Attachment, Record] = {}
@@ -87,6 +91,7 @@ class Leaving:
             for record in records:
                 self.put_off(record, error)
             return
+        self._guard.forget(records)
         for record in records:
             self._unfinished.pop(record.attachment, None)
             self._leases.release(record.attachment, now_s=self._now_s())

@@ -41,7 +41,7 @@ class _Port:
         """What it has to be like."""
         return {
             "mtu": self.mtu_bytes, "up": True, "switch": bridge.index, "entries": self.macs, "forwarding": True,
-            "name": self.record.host_ifname, **pods.port_flags(hairpin=self.record.hairpin),
+            "name": self.record.host_ifname, **pods.port_flags(hairpin=self.record.hairpin, locked=self.record.locked),
         }  # fmt: skip
 
     def found(self, entries: set[str]) -> Facts:
@@ -145,7 +145,7 @@ class PodLinks:
                 pods.restore_port(
                     self._netlink, self._bridge, link,
                     mtu_bytes=self._mtu_bytes(record),
-                    flags=pods.port_flags(hairpin=record.hairpin),
+                    flags=pods.port_flags(hairpin=record.hairpin, locked=record.locked),
                     macs=pods.port_macs(record.mac, record.addresses),
                 )  # fmt: skip
 

@@ -80,6 +80,7 @@ class Recording:
             masquerade=request.config.masquerade is not False,
             mtu=request.config.mtu_bytes,
             hairpin=request.config.hairpin,
+            guard=request.config.exemption or None,
             nsid=begun.nsid if begun else nsid.ensure_nsid(self._netlink, sandbox),
         )
 
@@ -108,4 +109,5 @@ def pod_link(request: CniRequest, record: Record, lease: Lease, mtu_bytes: int) 
         interfaces=[interface for interface, _ in lease.addresses],
         routes=lease.routes,
         hairpin=request.config.hairpin,
+        locked=record.locked,
     )

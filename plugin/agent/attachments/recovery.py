@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from plugin.agent.attachments.capabilities import Capabilities
 from plugin.agent.attachments.delegating import RECOVERED
+from plugin.agent.attachments.guarding import Guards
 from plugin.agent.attachments.leases import Leases
 from plugin.agent.attachments.leaving import Leaving
 from plugin.agent.store import Record, Store
@@ -26,6 +27,7 @@ class Recovery:
         leases: Holds addresses.
         capabilities: Finds host ports and limits.
         leaving: Removes what has ended.
+        guard: Knows what pods were exempted from.
         announce: Tells the others of a pod.
         lives: Whether a pod's namespace is still there.
         log: Where events go.
@@ -40,6 +42,7 @@ class Recovery:
         leases: Leases,
         capabilities: Capabilities,
         leaving: Leaving,
+        guard: Guards,
         announce: Callable[[Record], None],
         lives: Callable[[Record], bool],
         log: logging.Logger,
@@ -50,6 +53,7 @@ class Recovery:
         self._leases = leases
         self._capabilities = capabilities
         self._leaving = leaving
+        self._guard = guard
         self._announce = announce
         self._lives = lives
         self._log = log
@@ -103,6 +107,7 @@ class Recovery:
         record = Record(
             network=RECOVERED, container_id=name, ifname=RECOVERED, address=address, more=tuple(more),
             mac=found.mac, host_ifname=name, label=name, state="added", ports=ports, bandwidth=bandwidth,
+            guard=self._guard.observed(name, found.mac, found.addresses),
         )  # fmt: skip
         if not self._claim(record.attachment, record):
             # Two pods with one address would be worse than a pod without a network.

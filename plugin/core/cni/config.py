@@ -11,6 +11,7 @@ from typing import Final
 
 from plugin.core.cni.capabilities import parse_bandwidth, parse_port_mappings
 from plugin.core.cni.environment import ifname_complaint
+from plugin.core.cni.exemption import ANY, Exemption
 from plugin.core.cni.ipam import delegate_of, own_ipam, refuse_ipv6, refuse_outside
 from plugin.core.cni.keys import in_any_case, ipv4_address, shown, text_list, typed_value
 from plugin.core.cni.types import (
@@ -62,6 +63,7 @@ def parse_config(raw: Mapping[str, object], args: Mapping[str, str]) -> NetworkC
         is_gateway=True if default_gateway else is_gateway,  # as in the plugin `bridge`, the one includes the other
         default_gateway=default_gateway,
         masquerade=_truth(raw, "ipMasq"),
+        exemption=_exemption(raw),
     )
 
 
@@ -72,7 +74,6 @@ def _truth(raw: Mapping[str, object], key: str) -> bool | None:
 _UNSUPPORTED: Final = {
     "vlan": "pods share one flat network",
     "vlanTrunk": "pods share one flat network",
-    "macspoofchk": "the switch does not check what pods send",
     "portIsolation": "pods of a node reach each other",
     "promiscMode": "hairpinMode does what it is for",
     "disableContainerInterface": "an address on a link that is down reaches nobody",
@@ -85,6 +86,62 @@ def _refuse_unsupported(raw: Mapping[str, object]) -> None:
     for key, why in _UNSUPPORTED.items():
         if raw.get(key):  # false and 0 ask for nothing
             raise CniError(UNSUPPORTED_FIELD, f'unsupported field "{key}": {shown(raw[key])}', f"{why}; remove the key")
+
+
+_GUARD_KEYS: Final = ("macs", "addresses", "promiscuous")
+_LISTED_MAX: Final = 16
+"""So many MACs and so many addresses may be listed: every pair of them is an entry of the kernel's."""
+
+
+def _exemption(raw: Mapping[str, object]) -> Exemption:
+    """What the keys `guard` and `macspoofchk` of a configuration ask for.
+
+    Raises:
+        CniError: A value is wrong, or they contradict each other (code 7).
+    """
+    guard = typed_value(raw, "guard", dict, {})
+    if unknown := sorted(set(guard) - set(_GUARD_KEYS)):
+        raise CniError(INVALID_CONFIG, f'"guard" has no {unknown[0]}', f"its keys are {', '.join(_GUARD_KEYS)}")
+    promiscuous = typed_value(guard, "promiscuous", bool, False)
+    any_mac, macs = _any_or_listed(guard, "macs")
+    any_address, addresses = _any_or_listed(guard, "addresses")
+    if promiscuous and (any_mac or macs or any_address or addresses):
+        raise CniError(INVALID_CONFIG, '"guard": promiscuous includes macs and addresses', "leave those out")
+    if any_mac and any_address:
+        raise CniError(INVALID_CONFIG, '"guard": any MAC with any address leaves nothing to check', "say promiscuous")
+    exemption = Exemption(
+        macs=tuple(dict.fromkeys(_guard_mac(text) for text in macs)),
+        addresses=tuple(dict.fromkeys(str(ipv4_address(text, "guard.addresses")) for text in addresses)),
+        any_mac=any_mac,
+        any_address=any_address,
+        promiscuous=promiscuous,
+    )
+    # The plugin `bridge` checks MACs only when it is told to; here that is so in any case.
+    if typed_value(raw, "macspoofchk", bool, False) and (macs or any_mac or promiscuous):
+        raise CniError(INVALID_CONFIG, f'"macspoofchk" contradicts "guard": {shown(guard)}', "leave one of them out")
+    return exemption
+
+
+def _any_or_listed(guard: Mapping[str, object], key: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether any is allowed, and which are listed."""
+    if guard.get(key) == ANY:
+        return True, ()
+    if isinstance(guard.get(key), str):
+        raise CniError(INVALID_CONFIG, f'"guard.{key}" must be a list or "{ANY}", found {shown(guard[key])}')
+    found = text_list(guard, key)
+    if len(found) > _LISTED_MAX:
+        raise CniError(INVALID_CONFIG, f'"guard.{key}" lists {len(found)}, more than {_LISTED_MAX}', f'say "{ANY}"')
+    return False, found
+
+
+def _guard_mac(text: str) -> str:
+    mac = text.lower()
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac, re.ASCII) or int(mac[:2], 16) & 1:
+        raise CniError(
+            INVALID_CONFIG, f'"guard.macs" lists MAC addresses of interfaces, found {shown(text)}',
+            "one looks like 02:00:00:00:00:05",
+        )  # fmt: skip
+    return mac
 
 
 def _dns(raw: Mapping[str, object], runtime_config: Mapping[str, object]) -> Dns:

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final, TypeAlias
 
 from plugin.core.cni.bandwidth import Bandwidth
+from plugin.core.cni.exemption import Exemption
 from plugin.core.cni.hostports import PortMapping
 from plugin.core.errors import CheckError
 
@@ -166,6 +167,7 @@ class NetworkConfig:
     is_gateway: bool | None = None
     default_gateway: bool | None = None
     masquerade: bool | None = None
+    exemption: Exemption = field(default_factory=Exemption)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plugin.core.cni.types import BODY_BYTES_MAX
-from testbed.machine.space import call
+from testbed.machine.space import call, run
 from tests.support.cluster import ROOT, Cluster, wait_for
 
 pytestmark = [
@@ -52,7 +52,11 @@ def get(path: str) -> str:
 
 def test_both_listeners_tell_the_documented_keys(cluster: Cluster) -> None:
     cluster.mesh()
-    cluster.add(1, "redpod")
+    red, _ = cluster.add(1, "redpod")
+    run(red, ["ip", "address", "add", "10.44.4.4/12", "dev", "eth0"], timeout_s=10)
+    assert cluster.ping(red, "10.32.0.1", "-I", "10.44.4.4") != 0, "it pretends, which has a metric of its own"
+    refused = "weave_guard_refused_frames_total{"
+    wait_for(lambda: refused in over_tcp(cluster, get("/metrics"))[1], "what was refused is counted")
     round_trip = "weave_path_round_trip_seconds{"
     wait_for(lambda: round_trip in over_tcp(cluster, get("/metrics"))[1], "the overlay was probed")
     status, text = over_tcp(cluster, get("/status"))

@@ -99,7 +99,17 @@ def rules(space: Space) -> Any:
     listed = json.loads(shell(space, "nft -j list ruleset"))["nftables"]
     text = json.dumps([entry for entry in listed if "metainfo" not in entry])
     text = re.sub(r'"(handle|packets|bytes)": \d+', r'"\1": 0', text)
-    return json.loads(text)
+    found = json.loads(text)
+    for entry in found:
+        for one in entry.values():
+            one.get("elem", []).sort(key=json.dumps)
+    # A table that was written anew is the last one of the list; which stands first means nothing.
+    return sorted(found, key=_table_of)
+
+
+def _table_of(entry: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    (kind,) = entry
+    return entry[kind]["family"], entry[kind]["name"] if kind == "table" else entry[kind]["table"]
 
 
 def repairs(cluster: Cluster, number: int = 1) -> dict[str, int]:
@@ -123,7 +133,11 @@ def forget_fights(cluster: Cluster) -> None:
 
 
 DAMAGE = {
-    "nft-flush": ("nft flush ruleset", {"nft table weave"}),
+    "nft-flush": ("nft flush ruleset", {"nft table weave", "nft table weave-guard"}),
+    "guard-gone": ("nft delete table bridge weave-guard", {"nft table weave-guard"}),
+    "guard-rule-added": ("nft insert rule bridge weave-guard prerouting accept", {"nft table weave-guard"}),
+    "guard-elements": ("nft flush set bridge weave-guard sources", {"nft table weave-guard"}),
+    "guard-members": ("nft flush set ip weave-guard members", {"nft table weave-guard"}),
     "nft-delete-chain": ("nft flush chain ip weave postrouting", {"nft table weave"}),
     "nft-rule-added": ("nft insert rule ip weave postrouting accept", {"nft table weave"}),
     "nft-dormant": ("nft 'add table ip weave { flags dormant; }'", {"nft table weave"}),
@@ -182,6 +196,7 @@ DAMAGE = {
     "port-out-of-the-bridge": (f"ip link set {PORT} nomaster", {f"port {PORT}"}),
     "port-mtu": (f"ip link set {PORT} mtu 900", {f"port {PORT}"}),
     "port-flags": (f"bridge link set dev {PORT} hairpin on isolated on", {f"port {PORT}"}),
+    "port-learns": (f"bridge link set dev {PORT} learning on", {f"port {PORT}"}),
     "port-blocked": (f"bridge link set dev {PORT} state 0", {f"port {PORT}"}),
     "port-entry": (
         (

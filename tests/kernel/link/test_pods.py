@@ -1,5 +1,6 @@
 """Attaching and detaching pods, read back by pyroute2 inside the pod, and what is left when it fails: nothing."""
 
+import errno
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from plugin.core.cni.types import Route
 from plugin.core.errors import MissingError
 from plugin.link import netns, pods, rtnl, sysctls
-from plugin.link.netlink import Link, Netlink
+from plugin.link.netlink import Link, Netlink, NetlinkError
 from tests.support.node import POD, bridge, device, pod_link
 from tests.support.witness import Witness
 
@@ -73,7 +74,35 @@ def test_the_nodes_end_is_an_ordinary_port_of_the_bridge(netlink: Netlink, sandb
     assert link.get_attr("IFLA_MASTER") == Witness().link("weave")["index"]
     assert (link.get_attr("IFLA_LINK"), inner.get_attr("IFLA_LINK")) == (inner["index"], link["index"])
     flags = Witness().port_flags("vethweplabc")
-    assert (flags["LEARNING"], flags["NEIGH_SUPPRESS"], flags["STATE"]) == (1, 0, 3)
+    assert (flags["LEARNING"], flags["LOCKED"], flags["NEIGH_SUPPRESS"], flags["STATE"]) == (0, 1, 0, 3)
+
+
+def test_a_pod_with_several_macs_has_a_port_that_learns_them(netlink: Netlink, sandbox: int) -> None:
+    attach(netlink, sandbox, pod_link(locked=False))
+    flags = Witness().port_flags("vethweplabc")
+    assert (flags["LEARNING"], flags["LOCKED"]) == (1, 0)
+
+
+def test_the_pod_is_admitted_before_its_port_goes_up(netlink: Netlink, sandbox: int) -> None:
+    seen = []
+
+    def admit(outer: Link) -> None:
+        link = Witness().link("vethweplabc")
+        seen.append((outer.index, link["index"], link["flags"] & 1))
+
+    outer = pods.attach(netlink, bridge(netlink), sandbox, pod_link(), admit=admit)
+    assert seen == [(outer.index, outer.index, 0)]
+
+
+def test_a_pod_that_is_not_admitted_is_not_attached(netlink: Netlink, sandbox: int) -> None:
+    def admit(_outer: Link) -> None:
+        raise NetlinkError(errno.ENOENT, "No such file or directory")
+
+    weave = bridge(netlink)
+    before = names()
+    with pytest.raises(pods.AttachError, match="the kernel refused: No such file"):
+        pods.attach(netlink, weave, sandbox, pod_link(), admit=admit)
+    assert names() == before
 
 
 @pytest.mark.parametrize("hairpin", [False, True])
@@ -86,7 +115,8 @@ def test_the_switch_knows_the_pod_before_its_first_frame(netlink: Netlink, sandb
     attach(netlink, sandbox, pod_link())
     (entry,) = [entry for entry in Witness().fdb("vethweplabc") if entry["mac"] == pods.mac_for(POD)]
     assert entry["master"] == Witness().link("weave")["index"]
-    assert entry["state"] == 0x40, "static: neither ageing nor a forged frame moves it"
+    assert entry["state"] == 0x40, "static: it does not age"
+    assert entry["flags"] & 0x40, "sticky: no frame moves it"
 
 
 def test_a_pod_speaks_no_ipv6(netlink: Netlink, sandbox: int) -> None:

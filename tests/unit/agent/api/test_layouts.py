@@ -34,6 +34,7 @@ def status(*peers: dict[str, Any], **other: Any) -> dict[str, Any]:
         "overlay": {"port": 6784, "mtu": 1450}, "bridge": {"name": "weave", "exposed": True, "address": "10.32.0.1"},
         "ipam": {"status": "ready", "range": "10.32.0.0/12", "held": 4, "owners": []},
         "problems": [], "repairs": [], "held": [],
+        "guard": {"by": ["nft", "locked"], "exempt": 0, "members": 1, "refused": {}},
     } | other  # fmt: skip
 
 
@@ -88,6 +89,7 @@ def test_the_overview_lists_the_services() -> None:
      DriverName: weave-net
          Bridge: weave 10.32.0.1
            Pods: 3
+          Guard: nft, locked
 """
     )
 
@@ -118,6 +120,12 @@ def test_the_overview_says_what_was_refused_only_when_something_was() -> None:
     refused = {"other password": 3, "replayed": 12}
     assert "        Refused: 3 other password, 12 replayed\n" in layouts.overview(status(rejected=refused))
     assert "Refused" not in layouts.overview(status())
+
+
+def test_the_overview_tells_by_what_pods_are_guarded_who_is_exempt_and_what_was_refused() -> None:
+    guard = {"by": ["nft", "locked"], "exempt": 2, "members": 1, "refused": {"stranger": 4, "mac": 17}}
+    line = "          Guard: nft, locked; 2 pods exempt; refused: 17 mac, 4 stranger\n"
+    assert line in layouts.overview(status(guard=guard))
 
 
 def test_a_switch_whose_address_was_hidden_is_shown_so() -> None:
@@ -254,3 +262,14 @@ def test_attachments_end_in_the_ports_of_the_node_that_lead_to_them() -> None:
 def test_targets_are_a_line_each() -> None:
     assert layouts.targets(status(targets=["192.168.56.12", "192.168.56.13"])) == "192.168.56.12\n192.168.56.13\n"
     assert layouts.targets(status(targets=[])) == ""
+
+
+def test_a_pod_that_is_exempt_and_one_whose_frames_were_refused_are_shown() -> None:
+    listed = [
+        {"id": "c" * 64, "mac": TWO_MAC, "addresses": ["10.32.0.2/12"], "ports": [], "guard": "guard:macs=any"},
+        {"id": "d" * 64, "mac": ONE_MAC, "addresses": ["10.32.0.3/12"], "guard": "", "refused": {"mac": 3, "arp": 1}},
+    ]
+    assert layouts.attachments(listed).splitlines() == [
+        f"{'c' * 12} {TWO_MAC} 10.32.0.2/12 guard:macs=any",
+        f"{'d' * 12} {ONE_MAC} 10.32.0.3/12 refused:mac=3 refused:arp=1",
+    ]

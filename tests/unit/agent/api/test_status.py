@@ -78,7 +78,7 @@ class Parts:
             config=config, node=node, targets=SimpleNamespace(addresses=(TWO,)), space=self.space, gateway=self.gateway,
             attachments=SimpleNamespace(vanished=0, records={record.attachment: record}), ledger=self.ledger,
             paths=lambda: self.paths,
-            uplink=lambda: Plan(Uplink(ONE, "eth0", 4, 1500), 1450), bridge=bridge, overlay=device,
+            uplink=lambda: Plan(Uplink(ONE, "eth0", 4, 1500), 1450), bridge=bridge, overlay=device, guard=GUARD,
         )  # fmt: skip
 
     def peer(self) -> dict[str, Any]:
@@ -96,6 +96,25 @@ def status(parts: Parts) -> Status:
     return parts.status
 
 
+GUARD = SimpleNamespace(
+    look=lambda: None,
+    refused=lambda record: {"mac": 3, "arp": 1} if record.ports else {},
+    status=lambda: {
+        "by": ["nft", "learning off"], "exempt": 0, "members": 1, "refused": {"mac": 3, "arp": 1, "stranger": 2},
+    },
+)  # fmt: skip
+
+
+def test_what_was_refused_to_pods_is_told_by_pod_and_reason(status: Status) -> None:
+    told = status.attachments()[1]
+    assert (told["guard"], told["refused"]) == ("", {"mac": 3, "arp": 1})
+    found = samples(status.metrics())
+    counted = {labels: value for (name, labels), value in found.items() if name == "weave_guard_refused_frames_total"}
+    assert sorted(counted.values()) == [1, 3]
+    assert all('reason="' in labels and 'pod="' in labels for labels in counted)
+    assert found["weave_guard_refused_strangers_total", ""] == 2
+
+
 def section(heading: str) -> str:
     text = DOCUMENT.read_text(encoding="utf-8")
     return re.split(r"\n##", text[text.index(heading) + len(heading) :])[0]
@@ -110,7 +129,7 @@ def documented(heading: str) -> dict[str, list[str]]:
 def test_status_has_the_documented_keys_and_no_others(status: Status) -> None:
     told, keys = status.status(), documented("### `/status`")
     assert set(told) == set(keys)
-    for key in ("bridge", "overlay"):
+    for key in ("bridge", "overlay", "guard"):
         assert set(told[key]) == {name for name in keys[key] if name != "vxlan"}
     assert set(told["peers"][0]) == set(keys["peers"])
 

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +18,7 @@ from plugin.agent.attachments.capabilities import recorded_ports
 from plugin.agent.attachments.leases import SpaceNeededError
 from plugin.agent.store import Record
 from plugin.core.cni.bandwidth import Bandwidth, Limit
+from plugin.core.cni.exemption import Exemption
 from plugin.core.cni.ipam import IpamCall, IpamPlan
 from plugin.core.cni.request import queue_name
 from plugin.core.cni.types import (
@@ -41,7 +42,7 @@ from plugin.core.errors import MissingError
 from plugin.core.ipam.council import Wish
 from plugin.core.ipam.shares import Share
 from plugin.link import netns, pods
-from plugin.link.netlink import NetlinkError
+from plugin.link.netlink import Link, NetlinkError
 from tests.support.fake_node import (
     BRIDGE,
     CONF,
@@ -125,6 +126,57 @@ def test_a_disk_that_fails_at_the_first_or_second_line_leaves_nothing(
     monkeypatch.setattr(agent.store, "put", put)
     assert agent.fails("ADD").code == IO_FAILURE
     assert (agent.state, kernel.links) == (NOTHING, {})
+
+
+def test_a_pod_is_admitted_with_what_it_is_and_forgotten_when_it_goes(agent: Agent, kernel: Kernel) -> None:
+    agent.call("ADD")
+    name = "vethweplredredr"
+    assert agent.guard.admitted == {name: (pods.mac_for(FIRST), (FIRST,), None)}
+    assert kernel.locked == {name: True}
+    agent.call("DEL", fd=None)
+    assert agent.guard.admitted == {}
+
+
+def test_an_exemption_is_remembered_and_its_port_is_not_locked(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    agent.call("ADD", guard={"macs": "any"})
+    name = "vethweplredredr"
+    assert agent.guard.admitted[name][2] == Exemption(any_mac=True)
+    assert kernel.locked == {name: False}
+    (record,) = restarted(agent, tmp_path).store.pods.values()
+    assert record.guard == Exemption(any_mac=True)
+
+
+@pytest.mark.parametrize(
+    "refusal", [NetlinkError(errno.ENOSPC, "No space left on device"), MissingError("no nft", hint="")]
+)
+def test_a_pod_that_cannot_be_guarded_is_not_attached(agent: Agent, kernel: Kernel, refusal: Exception) -> None:
+    def attach(*arguments: Any, admit: Callable[[Link], None]) -> Link:
+        try:
+            return real(*arguments, admit=admit)
+        except OSError as error:  # as plugin/link/pods.py does
+            raise pods.AttachError("the kernel refused") from error
+
+    real, module.pods.attach = module.pods.attach, attach
+    agent.guard.refusal = refusal
+    assert agent.fails("ADD").code == ATTACH_FAILED
+    assert (agent.state, kernel.links, agent.guard.admitted) == (NOTHING, {}, {})
+
+
+@pytest.mark.parametrize("guard", [{"macs": [BRIDGE.mac]}, {"addresses": [str(GATEWAY)]}], ids=["MAC", "address"])
+def test_nobody_is_exempted_from_not_being_the_gateway(agent: Agent, guard: dict[str, object]) -> None:
+    assert agent.fails("ADD", guard=guard).code == INVALID_CONFIG
+    assert agent.state == NOTHING
+
+
+def test_a_pod_without_a_record_keeps_what_it_was_exempted_from(agent: Agent, kernel: Kernel, tmp_path: Path) -> None:
+    kernel.links["vethwepllost"] = FIRST
+    agent.store.close()
+    again = Agent(tmp_path, kernel)
+    agent.store = again.store
+    again.guard.exemption = Exemption(promiscuous=True)
+    asyncio.run(again.attachments.reconcile())
+    (record,) = again.store.pods.values()
+    assert (record.host_ifname, record.guard) == ("vethwepllost", Exemption(promiscuous=True))
 
 
 def test_a_second_add_is_100_and_after_a_lost_connection_starts_anew(agent: Agent) -> None:
