@@ -224,6 +224,7 @@ async def run(config: AgentConfig, log: logging.Logger) -> None:  # noqa: PLR091
             log=log,
         )
         upkeep.listener = keeper.heard
+        attachments.mend = upkeep.mend_now
 
         status = Status(
             config=config,

@@ -155,7 +155,8 @@ class Attachments:
             displaced=self._displacements.reason,
         )
         self.resize(mtu_bytes)
-        self._verbs = {"ADD": self._add, "CHECK": self._looking.check, "STATUS": self._looking.status}
+        self.mend: Callable[[], bool] = lambda: False  # what keeps the node right is made later: app.py
+        self._verbs = {"CHECK": self._looking.check, "STATUS": self._looking.status}
         self._removing_verbs = {"DEL": self._del, "GC": self._gc}
 
     @property
@@ -237,10 +238,20 @@ class Attachments:
                 return answer
             if request.command == "ADD":
                 await self._make_way(request, gone, repeated=repeated)
+                return self._add_again(request, netns_fd)
             return self._verbs[request.command](request, netns_fd)
         except CniError as error:
             error.cni_version = request.cni_version
             raise
+
+    def _add_again(self, request: CniRequest, netns_fd: int | None) -> str | IpamPlan:
+        """An ADD that comes upon what somebody has just broken is tried once more when that is mended."""
+        try:
+            return self._add(request, netns_fd)
+        except CniError as error:
+            if error.code != ATTACH_FAILED or request.delegate is not None or not self.mend():
+                raise
+        return self._add(request, netns_fd)
 
     async def _make_way(self, request: CniRequest, gone: Callable[[], bool], *, repeated: bool) -> None:
         """Before an ADD: what has to go first is gone; from here to its end an ADD is not interrupted by anything."""

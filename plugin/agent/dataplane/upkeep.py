@@ -117,6 +117,14 @@ class Upkeep:
         self._pending |= concern
         self._set_timer(self._earliest_s)
 
+    def mend_now(self) -> bool:
+        """Something has just failed on this node: look at everything, at once; whether something was mended."""
+        try:
+            return self.look()
+        except OSError as error:
+            self._log.warning("node not looked at", extra={"reason": str(error)})
+            return False
+
     def objects(self) -> list[str]:
         """The names of all that is looked after now."""
         return [name for part in self._parts for name in part.names()]
@@ -170,8 +178,11 @@ class Upkeep:
         self._earliest_s = loop.time() + min(max(_PAUSE_S, took_s / _LOAD_MAX), _PAUSE_MAX_S)
         self._set_timer(self._earliest_s if self._pending else loop.time() + _POLL_S)
 
-    def look(self, concern: Concern = EVERYTHING) -> None:
+    def look(self, concern: Concern = EVERYTHING) -> bool:
         """Compare what `concern` names with what has to be, mend what may be mended, and say what could not be.
+
+        Returns:
+            Whether something was mended.
 
         Raises:
             OSError: The kernel does not tell.
@@ -193,6 +204,7 @@ class Upkeep:
             self._again_s.pop(name, None)
         self._log_mended(whole)
         self._tell(wrong | {"fights": self._fights(damaged)})
+        return bool(whole)
 
     def _round(self, seen: Snapshot, concern: Concern, mended: dict[str, str], wrong: dict[object, _Wrong]) -> bool:
         """One look at some parts; True when something was mended, so that another look has to follow.

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -379,6 +380,25 @@ def test_traffic_between_untouched_pods_does_not_notice(node: Cluster) -> None:
     assert address in node.held(1)
     for name in ("tealpod", "pinkpod"):
         assert node.cni(1, "DEL", Space(name, node.tmp / name, None, None)) == (200, "")
+
+
+def test_an_add_that_comes_upon_a_broken_node_has_it_mended_first(node: Cluster) -> None:
+    forget_fights(node)
+    counted = repairs(node)
+    agent = node.agents[1]
+    agent.send_signal(signal.SIGSTOP)  # so that it hears of the damage and of the ADD in the same moment
+    try:
+        shell(node.nodes[1], "ip link del weave")
+        pod = node.space("tanpod")
+        with ThreadPoolExecutor(1) as threads:
+            adding = threads.submit(node.cni, 1, "ADD", pod)
+            agent.send_signal(signal.SIGCONT)
+            code, text = adding.result()
+    finally:
+        agent.send_signal(signal.SIGCONT)
+    assert code == 200, text
+    assert "link weave" in repaired(node, counted)
+    assert node.cni(1, "DEL", pod) == (200, "")
 
 
 def test_random_damage_and_churn_converges(node: Cluster) -> None:
