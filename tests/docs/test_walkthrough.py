@@ -124,7 +124,7 @@ def test_a_command_in_the_documentation_works(page: str, line: str) -> None:
         pytest.skip("curl is not installed; the set-up does not need it")
     done = weavelab(*words)
     assert done.returncode == 0, f"{page}: {line}\n{done.stdout}{done.stderr}"
-    if "/opt/cni/bin/weave-net" not in words and "/var/lib/weave/del-queue" not in words:
+    if not {"/opt/cni/bin/weave-net", "/var/lib/weave/del-queue", "nft"} & set(words):  # these say nothing
         assert done.stdout.strip(), f"{page}: {line} shows nothing"
 
 

@@ -11,6 +11,7 @@ from plugin.core.errors import InputError
 from plugin.core.forwarding.forward import Forwarding, changes
 from plugin.link import netns, overlay, pods, rtnl
 from plugin.link.netlink import Netlink
+from tests.support.cluster import wait_for
 from tests.support.node import MAC, OTHER, POD, bridge, device, pod_link
 
 pytestmark = [
@@ -75,7 +76,7 @@ def test_a_port_that_is_cut_off_passes_nothing_until_it_is_given_back(netlink: N
         assert answers(str(POD))
         for off in (True, True, False):
             pods.cut_off(netlink, pod.host_ifname, pod.mac, off=off)
-            assert answers(str(POD)) is not off
+            wait_for(lambda off=off: answers(str(POD)) is not off, f"off is {off}")
         pods.cut_off(netlink, "vethweplnone", pod.mac, off=True)  # it went in the same moment
         pods.detach(netlink, pod.host_ifname)
 
