@@ -159,7 +159,7 @@ SABOTAGE = [
 
 @pytest.mark.parametrize(("command", "told"), SABOTAGE, ids=[command for command, _ in SABOTAGE])
 def test_a_check_notices_a_missing_limit_and_a_del_bears_it(cluster: Cluster, command: str, told: str) -> None:
-    cluster.start(1)
+    cluster.start(1, repair=False)
     pod, _ = add(cluster, 1, "redpod", **limits(ingress=RATE, egress=RATE))
     assert cluster.cni(1, "CHECK", pod) == (200, "")
     done = run(cluster.nodes[1], command.split(), timeout_s=10)

@@ -97,12 +97,17 @@ def sysctl(name: str) -> str:
 
 
 def rules(space: Space) -> Any:
-    listed = json.loads(shell(space, "nft -j list ruleset"))["nftables"]
+    try:
+        listed = json.loads(shell(space, "nft -j list ruleset"))["nftables"]
+    except ValueError:
+        return "changed while nft read them"
     text = json.dumps([entry for entry in listed if "metainfo" not in entry])
     text = re.sub(r'"(handle|packets|bytes)": \d+', r'"\1": 0', text)
     found = json.loads(text)
     for entry in found:
         for one in entry.values():
+            if "dynamic" in one.get("flags", []):
+                one.pop("elem", None)  # packets put them there, and they end by themselves
             one.get("elem", []).sort(key=json.dumps)
     # A table that was written anew is the last one of the list; which stands first means nothing.
     return sorted(found, key=_table_of)
@@ -231,8 +236,15 @@ def test_what_is_broken_is_as_it_was_and_nothing_else_is_touched(node: Cluster, 
 
 
 def differing(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What is another than before, with both."""
-    return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
+    """What is another than before, with both; of lists only what the other has not."""
+    found = []
+    for key in before | after:
+        was, now = before.get(key), after.get(key)
+        if isinstance(was, list) and isinstance(now, list) and was != now:
+            was, now = [one for one in was if one not in now], [one for one in now if one not in was]
+        if was != now:
+            found.append((key, was, now))
+    return found
 
 
 def repaired(cluster: Cluster, counted: dict[str, int]) -> set[str]:
