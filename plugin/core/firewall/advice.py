@@ -26,10 +26,10 @@ def troubles(found: Iterable[tuple[Sample, BaseChain, Refusal]], site: Site) -> 
 
 def _cause(stops: Sequence[tuple[Sample, BaseChain, Refusal]]) -> str:
     _, base, refusal = stops[0]
-    whats = list(dict.fromkeys(packet.what for packet, chain, _ in stops if chain == base))
+    kinds = list(dict.fromkeys(packet.what for packet, chain, _ in stops if chain == base))
     where = f"the chain {refusal.chain} of the nftables table {base.family} {base.table}"
     how = " by its policy" if refusal.by_policy else ""
-    return f"{where} {refusal.verb} {'; '.join(whats)}{how}"
+    return f"{where} {refusal.verb} {'; '.join(kinds)}{how}"
 
 
 def _advice(stops: Sequence[tuple[Sample, BaseChain, Refusal]], site: Site) -> str:
