@@ -123,8 +123,9 @@ test-lab: ## the tests that run whole labs (root)
 	@$(READY_DEV)
 	@$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/lab $(PYTEST_ARGS) || $(LEAVE)
 
-nightly: ## 10,000 seeded storms of the simulation, an hour or two (SIM_FIRST=, SIM_RUNS= choose others)
+nightly: ## 10,000 seeded storms of the simulation, an hour or two, and random damage to a node (SIM_FIRST=, SIM_RUNS=)
 	@$(READY_DEV)
+	@UPKEEP_ROUNDS=$${UPKEEP_ROUNDS:-120} $(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/kernel/agent/test_upkeep.py || $(LEAVE)
 	@SIM_RUNS=$${SIM_RUNS:-10000} $(BIN)/pytest -p no:cacheprovider tests/sim $(PYTEST_ARGS) || $(LEAVE)
 
 cover: ## the whole suite with branch coverage, report in build/coverage

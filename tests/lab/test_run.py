@@ -24,6 +24,7 @@ NAME = f"run{os.getpid() % 100000}"
 
 BROKEN = """
 name: broken
+agent: {repair: false}
 nodes: {node1: , node2: }
 pods: {red: {node: node1}, green: {node: node1}, blue: {node: node2}}
 scenarios:

@@ -106,7 +106,7 @@ def rules(space: Space) -> Any:
     found = json.loads(text)
     for entry in found:
         for one in entry.values():
-            if "dynamic" in one.get("flags", []):
+            if "timeout" in one:
                 one.pop("elem", None)  # packets put them there, and they end by themselves
             one.get("elem", []).sort(key=json.dumps)
     # A table that was written anew is the last one of the list; which stands first means nothing.
