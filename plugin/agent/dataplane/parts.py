@@ -290,6 +290,8 @@ class RulesPart:
     def mend(self, seen: Snapshot, names: Collection[str]) -> None:  # noqa: ARG002 - there is one object
         """See `Part`."""
         self._ensure()
+        # Should somebody have had a turn between the start's `ensure` and `expect`, what was expected was his.
+        self.expect(seen)
 
 
 class EntriesPart:

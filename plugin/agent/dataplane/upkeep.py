@@ -187,7 +187,6 @@ class Upkeep:
         Raises:
             OSError: The kernel does not tell.
         """
-        self._refusals.clear()
         mended: dict[str, str] = {}
         wrong: dict[object, _Wrong] = {}
         for _ in range(_ROUNDS_MAX):
@@ -220,6 +219,8 @@ class Upkeep:
             if due:
                 touched = True
                 mended |= due
+                for name in due:
+                    self._refusals.pop(name, None)
                 try:
                     part.mend(seen, due)
                 except (WeaveError, OSError) as error:
@@ -233,7 +234,10 @@ class Upkeep:
         due_s = max(self._ledger.mend_at_s(name, now_s), self._again_s.get(name, 0.0))
         if due_s > now_s and due_s < float("inf"):
             self._again_s[name] = due_s
-        return name not in mended and due_s <= now_s
+        if name in mended or due_s > now_s:
+            return False
+        self._again_s.pop(name, None)  # should it fail again, it waits again
+        return True
 
     def _why(self, damage: Damage) -> tuple[str, str]:
         """Why something is not mended (now), and what to do."""
@@ -268,6 +272,7 @@ class Upkeep:
         told = {name for names in self._told.values() for name in names}
         for name in told_before - told:
             self._again_s.pop(name, None)
+            self._refusals.pop(name, None)
             if self._ledger.well(name):
                 self._log.info("trouble is over", extra={"object": name})
 

@@ -8,7 +8,7 @@ Pod red on node1 sends to another pod. Both carry the whole pod range as their p
    below; `ip neigh show dev weave`) and answers itself instead of asking the other nodes: neighbour suppression on the
    port of the VXLAN device. For a pod on the same node the question is simply delivered to it, and never leaves.
 2. Same node. The bridge finds the MAC behind a pod's port (`bridge fdb show br weave`) and delivers. Nothing else
-   happens: no routing, no NAT, no overlay.
+   happens: no routing, no overlay, no NAT but what a Service or a host port asks for.
 3. Other node. The bridge finds the MAC behind the port `vxlan-6784` (`Remote.mac`, the `master` entry).
 4. Encapsulation. The VXLAN device looks up which node has the MAC (`Remote.node`, the `self ... dst` entry), puts the
    frame behind 8 bytes of VXLAN, 8 of UDP, 20 of IP and 14 of Ethernet, and sends it to that node's UDP port 6784 by
