@@ -119,11 +119,17 @@ class Upkeep:
 
     def mend_now(self) -> bool:
         """Something has just failed on this node: look at everything, at once; whether something was mended."""
+        return self._look_and_go_on(EVERYTHING)
+
+    def _look_and_go_on(self, concern: Concern) -> bool:
+        """`look`, whatever comes of it: a look that fails must not be the last one."""
         try:
-            return self.look()
-        except OSError as error:
-            self._log.warning("node not looked at", extra={"reason": str(error)})
-            return False
+            return self.look(concern)
+        except (OSError, WeaveError) as error:  # the kernel was asked for something and did not answer: asked again
+            self._log.warning("node not looked at", extra={"reason": _words(error)})
+        except Exception as error:  # noqa: BLE001 - whatever it is, what is broken tomorrow has to be mended, too
+            self._log.exception("node not looked at", extra={"reason": f"a bug: {type(error).__name__}: {error}"})
+        return False
 
     def objects(self) -> list[str]:
         """The names of all that is looked after now."""
@@ -170,10 +176,7 @@ class Upkeep:
             self._pending = EVERYTHING
             self._full_s = began_s + _FULL_LOOK_S
         concern, self._pending = self._pending | Concern.SYSCTLS, Concern.NOTHING
-        try:
-            self.look(concern)
-        except OSError as error:  # the kernel was asked for something and did not answer; it is asked again
-            self._log.warning("node not looked at", extra={"reason": str(error)})
+        self._look_and_go_on(concern)
         took_s = loop.time() - began_s
         self._earliest_s = loop.time() + min(max(_PAUSE_S, took_s / _LOAD_MAX), _PAUSE_MAX_S)
         self._set_timer(self._earliest_s if self._pending else loop.time() + _POLL_S)

@@ -4,7 +4,10 @@ import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import pytest
+
 from plugin.agent.dataplane.upkeep import Upkeep
+from plugin.core.errors import MissingError
 from plugin.core.upkeep.items import Concern, Damage
 from plugin.core.upkeep.ledger import Ledger
 
@@ -71,6 +74,21 @@ def test_what_the_kernel_refuses_is_told_and_tried_every_few_seconds_only() -> N
     world.look_for(6)
     assert not world.link.broken
     assert world.ledger.problems() == ()
+
+
+@pytest.mark.parametrize("error", [OSError(105, "No buffer space available"), MissingError("no nft"), KeyError("bug")])
+def test_a_look_that_fails_is_told_and_not_the_last_one(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    whole = world.link.damage
+
+    def fails(_seen: object) -> list[Damage]:
+        raise error
+
+    world.link.damage = fails  # type: ignore[method-assign]
+    assert not world.upkeep.mend_now()
+    assert [record.message for record in caplog.records] == ["node not looked at"]
+    world.link.damage = whole  # type: ignore[method-assign]
+    assert world.upkeep.mend_now()
 
 
 def test_what_is_held_is_not_tried_until_it_is_released() -> None:
