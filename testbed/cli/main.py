@@ -19,15 +19,21 @@ from plugin.core.errors import WeaveError
 from testbed.machine.unexpected import explain
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "check": ("testbed.cli.check", "check"),
     "up": ("testbed.cli.lab", "up"),
     "down": ("testbed.cli.lab", "down"),
-    "status": ("testbed.cli.inside", "status"),
-    "exec": ("testbed.cli.inside", "exec_"),
-    "cli": ("testbed.cli.inside", "cli"),
+    "status": ("testbed.cli.status", "status"),
+    "exec": ("testbed.cli.exec", "exec_"),
+    "cli": ("testbed.cli.prompt", "cli"),
+    "pod": ("testbed.cli.pod", "pod"),
     "agent": ("testbed.cli.agent", "agent"),
+    "logs": ("testbed.cli.logs", "logs"),
+    "capture": ("testbed.cli.capture", "capture"),
+    "graph": ("testbed.cli.graph", "graph"),
     "run": ("testbed.cli.run", "run_command"),
     "demo": ("testbed.cli.demo", "demo_command"),
     "deploy": ("testbed.cli.deploy", "deploy"),
+    "completion": ("testbed.cli.completion", "completion"),
 }
 
 _EXAMPLES: Final = """

@@ -85,7 +85,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise click.UsageError(
             "--lab runs on a lab that is up already: give either --lab or --topology (and --name, --kubelet)"
         )
-    from testbed.cli.session import Options, run_session  # noqa: PLC0415 - `--help` must not wait for the lab's imports
+    from testbed.cli.reports import Reports  # noqa: PLC0415 - `--help` must not wait for the lab's imports
+    from testbed.cli.session import Options, run_session  # noqa: PLC0415
 
     options = Options(
         scenarios=scenarios,
@@ -96,10 +97,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         keep=keep,
         stop_on_failure=stop_on_failure,
         json_output=output == "json",
-        junit=junit,
-        html=html,
-        json=json_,
-        pcap=pcap,
+        reports=Reports(junit=junit, html=html, json=json_, pcap=pcap),
         seed=seed,
         seconds=seconds,
     )

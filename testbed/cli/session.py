@@ -14,17 +14,15 @@ from typing import Final
 
 from plugin.core.errors import InputError, MissingError, WeaveError
 from testbed.cli.lab import default_topology
+from testbed.cli.reports import Reports, Written
 from testbed.lab import progress, state
 from testbed.lab.running import Lab
 from testbed.life.down import tear_down
 from testbed.life.up import bring_up
 from testbed.machine import interrupts
-from testbed.machine.files import check_report_path, make_directory, write_report
 from testbed.machine.tools import need_tools
 from testbed.report.environment import environment
-from testbed.report.html import html_report
 from testbed.report.json_report import json_report
-from testbed.report.junit import junit_report
 from testbed.report.terminal import TerminalListener, make_console, print_summary
 from testbed.report.view import view_of
 from testbed.scenario.attempt import Run
@@ -54,10 +52,7 @@ class Options:
     keep: bool = False
     stop_on_failure: bool = False
     json_output: bool = False
-    junit: Path | None = None
-    html: Path | None = None
-    json: Path | None = None
-    pcap: Path | None = None
+    reports: Reports = field(default_factory=Reports)
     seed: int | None = None
     seconds: int | None = None
 
@@ -77,7 +72,6 @@ class _Session:
     view: LabView | None = None
     problem: WeaveError | None = None
     signal_number: int = 0
-    unwritten: bool = False
     up: bool = False
 
     @property
@@ -96,7 +90,7 @@ def run_session(options: Options) -> int:
         InputError: Wrong usage, found before anything was done.
         MissingError: The machine lacks something, found before anything was done.
     """
-    _check_reports(options)
+    options.reports.check()
     session = _prepare(options)
     scenarios = choose_scenarios(session.topology, options.scenarios)
     scenarios = override_chaos(scenarios, seed=options.seed, seconds=options.seconds)
@@ -116,22 +110,14 @@ def run_session(options: Options) -> int:
                     listener.close()
                 _take_down(session, listener)
                 result = _result(session)
-                told = _write_reports(session, result)
+                written = options.reports.write(result)
     if options.json_output:
         sys.stdout.write(json_report(result))
         sys.stdout.flush()
     print_summary(listener.console, result, kept=session.kept)
-    for line in told + (_how_to_go_on(session) if session.kept else []):
+    for line in written.told + (_how_to_go_on(session) if session.kept else []):
         listener.console.print(line, markup=False, soft_wrap=True)
-    return _exit_code(session, result)
-
-
-def _check_reports(options: Options) -> None:
-    for path in (options.junit, options.html, options.json):
-        if path is not None:
-            check_report_path(path)
-    if options.pcap is not None:
-        make_directory(options.pcap)
+    return _exit_code(session, result, written)
 
 
 def _prepare(options: Options) -> _Session:
@@ -169,7 +155,7 @@ def _bring_up_and_run(session: _Session, scenarios: tuple[Scenario, ...], listen
         lab = Lab.load(session.options.lab)
     session.up = True
     session.view = view_of(lab)
-    run = Run(lab=lab, pcap_dir=session.options.pcap)
+    run = Run(lab=lab, pcap_dir=session.options.reports.pcap)
     run_scenarios(
         run,
         scenarios,
@@ -219,23 +205,6 @@ def _result(session: _Session) -> RunResult:
     )
 
 
-def _write_reports(session: _Session, result: RunResult) -> list[str]:
-    """Write what was asked for; what became of each, in a line."""
-    told = []
-    options = session.options
-    for path, make in ((options.junit, junit_report), (options.json, json_report), (options.html, html_report)):
-        if path is None:
-            continue
-        try:
-            write_report(path, make(result))
-        except OSError as error:
-            session.unwritten = True
-            told.append(f"error: the report {path} could not be written: {error.strerror}")
-        else:
-            told.append(f"report: {path}")
-    return told
-
-
 def _how_to_go_on(session: _Session) -> list[str]:
     member = next(iter(session.topology.pods), next(iter(session.topology.nodes)))
     name = session.lab_name
@@ -247,11 +216,11 @@ def _how_to_go_on(session: _Session) -> list[str]:
     ]
 
 
-def _exit_code(session: _Session, result: RunResult) -> int:
+def _exit_code(session: _Session, result: RunResult, written: Written) -> int:
     if session.signal_number:
         return _SIGNAL_EXIT + session.signal_number
     if session.problem is not None:
         return session.problem.exit_code
     if result.status is not Status.PASS:
         return 1
-    return MissingError.exit_code if session.unwritten else 0
+    return MissingError.exit_code if written.incomplete else 0

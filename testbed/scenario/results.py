@@ -229,6 +229,7 @@ class StepResult(Struct, frozen=True, kw_only=True):
         seen: What was seen, as a sentence.
         attempts: How often it was tried.
         evidence: What the verdict rests on.
+        causes: Why it does not hold, as sentences, the most likely first; only when something is known.
         states: The state of the members concerned; only when it failed.
         next_command: The command to look further; only when it failed.
     """
@@ -241,6 +242,7 @@ class StepResult(Struct, frozen=True, kw_only=True):
     seen: str = ""
     attempts: int = 0
     evidence: tuple[Evidence, ...] = ()
+    causes: tuple[str, ...] = ()
     states: tuple[MemberState, ...] = ()
     next_command: str = ""
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from plugin.core.errors import CheckError, InputError, MissingError
 from testbed.cli import session as module
+from testbed.cli.reports import Reports
 from testbed.cli.run import run_command
 from testbed.cli.session import Options, run_session
 from testbed.scenario.results import Status
@@ -127,7 +128,7 @@ def test_a_lab_that_does_not_come_up_is_told_and_reported(
 ) -> None:
     world.up_error = error
     junit = tmp_path / "junit.xml"
-    assert run_session(Options(topology=topology, junit=junit)) == code
+    assert run_session(Options(topology=topology, reports=Reports(junit=junit))) == code
     assert world.happened == ["up small"]
     assert f"error: {error.message}" in capsys.readouterr().out
     assert error.message in junit.read_text()
@@ -138,7 +139,7 @@ def test_reports_are_written_and_the_lab_goes_down_when_something_unforeseen_hap
 ) -> None:
     world.run_error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
-        run_session(Options(topology=topology, json=tmp_path / "report.json"))
+        run_session(Options(topology=topology, reports=Reports(json=tmp_path / "report.json")))
     assert world.happened[-1] == "down small"
     assert json.loads((tmp_path / "report.json").read_text())["counts"]["passed"] == 1
 
@@ -153,14 +154,14 @@ def test_a_signal_ends_the_run_with_its_code_after_the_lab_went_down(
 
     monkeypatch.setattr(module, "run_scenarios", interrupted)
     path = tmp_path / "report.json"
-    assert run_session(Options(topology=topology, json=path)) == 128 + number
+    assert run_session(Options(topology=topology, reports=Reports(json=path))) == 128 + number
     assert world.happened[-1] == "down small"
     assert json.loads(path.read_text())["interrupted"] is True
 
 
 def test_all_reports_are_written(world: World, topology: Path, tmp_path: Path) -> None:
     paths = {kind: tmp_path / "new" / kind for kind in ("junit", "html", "json")}
-    assert run_session(Options(topology=topology, **paths)) == 0  # type: ignore[arg-type]
+    assert run_session(Options(topology=topology, reports=Reports(**paths))) == 0  # type: ignore[arg-type]
     assert paths["junit"].read_text().startswith("<?xml")
     assert paths["html"].read_text().lstrip().startswith("<!doctype html>")
     assert json.loads(paths["json"].read_text())["lab"] == "small"
@@ -175,7 +176,7 @@ def test_json_on_standard_output_is_nothing_but_json(world: World, topology: Pat
 
 def test_an_unwritable_report_is_refused_before_anything_happens(world: World, topology: Path) -> None:
     with pytest.raises(InputError):
-        run_session(Options(topology=topology, html=Path("/proc/report.html")))
+        run_session(Options(topology=topology, reports=Reports(html=Path("/proc/report.html"))))
     assert world.happened == []
 
 
@@ -191,7 +192,7 @@ def test_a_report_that_could_not_be_written_is_no_success(
     world: World, topology: Path, tmp_path: Path, capsys: Any
 ) -> None:
     full = full_device(tmp_path)
-    assert run_session(Options(topology=topology, junit=full)) == 3
+    assert run_session(Options(topology=topology, reports=Reports(junit=full))) == 3
     assert world.happened == ["up small", "run", "down small"]
     said = capsys.readouterr().out.replace("\n", "")
     assert f"error: the report {full} could not be written: No space left on device" in said

@@ -1,6 +1,5 @@
-"""`weavelab status`, `exec` and `cli`: looking at a running lab, and into it."""
+"""`weavelab exec`: a command inside a member of a running lab, in the place of weavelab itself."""
 
-import json
 import os
 import sys
 from typing import Final
@@ -9,17 +8,7 @@ import click
 
 from plugin.core.errors import InputError
 
-_STATUS_EXAMPLES: Final = """
-\b
-Examples:
-  weavelab status
-  weavelab status two-nodes --format json
-
-\b
-Exit code: 0 every agent is ready, 1 something is not.
-"""
-
-_EXEC_EXAMPLES: Final = """
+_EXAMPLES: Final = """
 \b
 Examples:
   weavelab exec red -- ping -c1 10.40.0.2     in a pod
@@ -31,47 +20,12 @@ Examples:
 Exit code: the command's own; 126 it cannot be executed, 127 there is no such command.
 """
 
-_CLI_EXAMPLES: Final = """
-\b
-Examples:
-  weavelab cli                          the prompt
-  weavelab cli -c pingall -c 'red ping -c1 green'
-  weavelab cli < commands.txt
-
-\b
-Exit code: 0, or 1 when a command of -c or of a script failed.
-"""
-
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
-
-
-@click.command(epilog=_STATUS_EXAMPLES, short_help="Show labs, nodes, agents, peers and pods.")
-@click.argument("lab", required=False)
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people or programs.",
-)
-def status(lab: str | None, output: str) -> int:
-    """Show the labs of this machine, or one of them: nodes, agents, peers, pods."""
-    from testbed.lab.status import healthy, observe, print_tables  # noqa: PLC0415 - `--help` does not wait for it
-    from testbed.life.up import check_machine  # noqa: PLC0415
-
-    check_machine()
-    found = observe(lab)
-    if output == "json":
-        click.echo(json.dumps({"labs": found}, indent=2))
-    else:
-        print_tables(found)
-    return 0 if all(map(healthy, found)) else 1
 
 
 @click.command(
     name="exec",
-    epilog=_EXEC_EXAMPLES,
+    epilog=_EXAMPLES,
     short_help="Run a command inside a node or pod.",
     context_settings={"allow_interspersed_args": False},
 )
@@ -120,23 +74,3 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
     except OSError as error:
         click.echo(f"error: {command[0]} cannot be executed in {target}: {error.strerror}", err=True)
         return _NOT_EXECUTABLE
-
-
-@click.command(epilog=_CLI_EXAMPLES, short_help="The Mininet prompt on a running lab.")
-@click.argument("lab", required=False)
-@click.option(
-    "-c", "--command", "commands", multiple=True, metavar="COMMAND", help="Run this instead; may be repeated."
-)
-def cli(lab: str | None, commands: tuple[str, ...]) -> int:
-    """Open the Mininet prompt on a running lab: its nodes and pods by name, pingall, iperf, links and more.
-
-    Leaving the prompt leaves the lab up.
-    """
-    from testbed.lab.running import Lab  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
-
-    check_machine()
-    running = Lab.load(lab)
-    from testbed.prompt.shell import run_shell  # noqa: PLC0415 - Mininet costs 0.1 s and more
-
-    return run_shell(running, commands, stdin=sys.stdin)
