@@ -4,6 +4,7 @@ Whatever happens on the way, three things hold: a lab that was brought up for th
 to be kept), the reports are written, and the exit code says what was found.
 """
 
+import platform
 import signal
 import sys
 import time
@@ -180,13 +181,14 @@ def _take_down(session: _Session, listener: TerminalListener) -> None:
 
 
 def _result(session: _Session) -> RunResult:
-    status = worst(scenario.status for scenario in session.found)
+    statuses = [scenario.status for scenario in session.found]
     if session.problem is not None:
-        status = Status.ERROR
-    elif session.signal_number and status is Status.PASS:
-        status = Status.SKIP
+        statuses.append(Status.ERROR)
+    if session.signal_number:
+        statuses.append(Status.SKIP)
     return RunResult(
-        status=status,
+        status=worst(statuses),
+        hostname=platform.node(),
         lab=session.lab_name,
         topology=session.topology.name,
         description=session.topology.description,

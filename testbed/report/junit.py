@@ -1,11 +1,14 @@
 """The JUnit report: a test suite a scenario, a test case a step, in the shape that CI systems agree on.
 
-There is no standard; this keeps to the common core (Jenkins' `junit-10.xsd`): attributes `tests`, `failures`, `errors`,
-`skipped`, `time`, `timestamp`; in a suite properties first; in a case one verdict, then `system-out`.
+There is no standard. This keeps to `junit-10.xsd` of Jenkins' xunit plugin, the strictest that is in use, and to what
+other readers trip over: GitLab takes two cases of one class and name for one, so names are made unique within a file;
+a file without any case is an error for Jenkins, so a run that examined nothing has one that says so.
 """
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from testbed.scenario.results import (
@@ -21,15 +24,18 @@ from testbed.scenario.results import (
 _ILLEGAL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """What XML 1.0 cannot hold, not even escaped; a command's output may hold anything."""
 
+_SUMS: Final = ("tests", "failures", "errors")
+"""What `testsuites` may say of all suites together; `skipped` is not among it in that schema."""
+
 
 def junit_report(result: RunResult) -> str:
     """The report as XML text, with a newline at its end."""
     root = ET.Element("testsuites", name=_clean(f"weavelab {result.lab}"))
     for scenario in result.scenarios:
         root.append(_suite(result, scenario))
-    if result.problem is not None:
-        root.append(_problem_suite(result))
-    for name in ("tests", "failures", "errors", "skipped"):
+    if result.problem is not None or not result.counts.steps:
+        root.append(_lab_suite(result))
+    for name in _SUMS:
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     root.set("time", f"{result.seconds:.3f}")
     ET.indent(root)
@@ -37,34 +43,65 @@ def junit_report(result: RunResult) -> str:
 
 
 def _suite(result: RunResult, scenario: ScenarioResult) -> ET.Element:
-    statuses = [step.status for step in scenario.steps]
-    suite = ET.Element(
-        "testsuite",
-        name=_clean(f"{result.topology}.{scenario.name}"),
-        tests=str(len(statuses)),
-        failures=str(statuses.count(Status.FAIL)),
-        errors=str(statuses.count(Status.ERROR)),
-        skipped=str(statuses.count(Status.SKIP)),
-        time=f"{scenario.seconds:.3f}",
-        timestamp=scenario.started.removesuffix("Z"),
-        hostname=_clean(result.lab),
-    )
-    properties = ET.SubElement(suite, "properties")
-    for name, value in {"description": scenario.description, **result.environment}.items():
-        ET.SubElement(properties, "property", name=_clean(name), value=_clean(value))
+    statuses = Counter(step.status for step in scenario.steps)
     classname = f"{result.topology}.{scenario.name}"
-    for step in scenario.steps:
-        suite.append(_case(classname, step))
+    again = f" (repetition {scenario.repetition})" if scenario.repetition > 1 else ""
+    suite = _empty_suite(
+        result, classname + again, statuses, seconds=scenario.seconds, started=scenario.started or result.started
+    )
+    seeds = dict.fromkeys(str(step.seed) for step in scenario.steps if step.seed is not None)
+    said = {
+        "description": scenario.description,
+        "repetition": str(scenario.repetition),
+        "seed": ", ".join(seeds),
+    }
+    _add_properties(suite, result, said)
+    for step, name in _named(scenario):
+        suite.append(_case(classname, name + again, step))
     return suite
 
 
-def _case(classname: str, step: StepResult) -> ET.Element:
-    case = ET.Element("testcase", classname=_clean(classname), name=_clean(step.name), time=f"{step.seconds:.3f}")
+def _empty_suite(
+    result: RunResult, name: str, statuses: Mapping[Status, int], *, seconds: float, started: str
+) -> ET.Element:
+    return ET.Element(
+        "testsuite",
+        name=_clean(name),
+        tests=str(sum(statuses.values())),
+        failures=str(statuses.get(Status.FAIL, 0)),
+        errors=str(statuses.get(Status.ERROR, 0)),
+        skipped=str(statuses.get(Status.SKIP, 0)),
+        time=f"{seconds:.3f}",
+        timestamp=started,
+        hostname=_clean(result.hostname),
+    )
+
+
+def _add_properties(suite: ET.Element, result: RunResult, said: Mapping[str, str]) -> None:
+    """Properties that say something; those of the run first."""
+    run = {"lab": result.lab, "topology": result.topology, "topology file": result.topology_file}
+    properties = ET.SubElement(suite, "properties")
+    for name, value in {**run, **said, **result.environment}.items():
+        if value:
+            ET.SubElement(properties, "property", name=_clean(name), value=_clean(value))
+
+
+def _named(scenario: ScenarioResult) -> Iterator[tuple[StepResult, str]]:
+    """Steps with names that differ: the second of one title is `title (2)`."""
+    found: Counter[str] = Counter()
+    for step in scenario.steps:
+        found[step.name] += 1
+        yield step, step.name if found[step.name] == 1 else f"{step.name} ({found[step.name]})"
+
+
+def _case(classname: str, name: str, step: StepResult) -> ET.Element:
+    case = ET.Element("testcase", classname=_clean(classname), name=_clean(name), time=f"{step.seconds:.3f}")
     if step.status is Status.SKIP:
         ET.SubElement(case, "skipped", message=_clean(step.seen))
     elif step.status is not Status.PASS:
         tag = "failure" if step.status is Status.FAIL else "error"
-        verdict = ET.SubElement(case, tag, message=_clean(step.seen), type=f"{step.kind}-{tag}")
+        message = step.causes[0] if step.causes else step.seen
+        verdict = ET.SubElement(case, tag, message=_clean(message), type=f"{step.kind}-{tag}")
         verdict.text = _clean(_failure_text(step))
     output = "\n".join(text for item in step.evidence if (text := _evidence_text(item)))
     ET.SubElement(case, "system-out").text = _clean(f"expected: {step.expected}\nseen: {step.seen}\n{output}")
@@ -72,7 +109,10 @@ def _case(classname: str, step: StepResult) -> ET.Element:
 
 
 def _failure_text(step: StepResult) -> str:
-    lines = [f"expected: {step.expected}", f"seen:     {step.seen}", f"attempts: {step.attempts}"]
+    lines = [f"cause:    {cause}" for cause in step.causes]
+    lines += [f"expected: {step.expected}", f"seen:     {step.seen}", f"attempts: {step.attempts}"]
+    if step.seed is not None:
+        lines.append(f"seed:     {step.seed}")
     if step.next_command:
         lines.append(f"look further (keep the lab with --keep): {step.next_command}")
     for state in step.states:
@@ -89,22 +129,20 @@ def _evidence_text(item: Evidence) -> str:
     return ""
 
 
-def _problem_suite(result: RunResult) -> ET.Element:
-    assert result.problem is not None
-    suite = ET.Element(
-        "testsuite",
-        name=_clean(f"{result.topology}.lab"),
-        tests="1",
-        failures="0",
-        errors="1",
-        skipped="0",
-        time=f"{result.seconds:.3f}",
-        timestamp=result.started.removesuffix("Z"),
-        hostname=_clean(result.lab),
-    )
-    case = ET.SubElement(suite, "testcase", classname=_clean(f"{result.topology}.lab"), name="the lab", time="0.000")
-    error = ET.SubElement(case, "error", message=_clean(result.problem.message), type="lab")
-    error.text = _clean("\n".join(filter(None, (result.problem.message, result.problem.hint))))
+def _lab_suite(result: RunResult) -> ET.Element:
+    """A suite of one case, the lab itself: what went wrong with it, or that nothing was examined."""
+    if result.problem is None:
+        message = "interrupted before anything was examined" if result.interrupted else "nothing was examined"
+        status, tag, text = Status.SKIP, "skipped", ""
+    else:
+        status, tag, message = Status.ERROR, "error", result.problem.message
+        text = "\n".join(filter(None, (result.problem.message, result.problem.hint)))
+    name = f"{result.topology}.lab"
+    suite = _empty_suite(result, name, {status: 1}, seconds=result.seconds, started=result.started)
+    _add_properties(suite, result, {})
+    case = ET.SubElement(suite, "testcase", classname=_clean(name), name="the lab", time="0.000")
+    verdict = ET.SubElement(case, tag, message=_clean(message), type="lab")
+    verdict.text = _clean(text) or None
     return suite
 
 

@@ -28,11 +28,12 @@ class Status(StrEnum):
     """It was not examined: the run had ended before (Ctrl-C, --stop-on-failure)."""
 
 
-_GRAVITY: Final = (Status.ERROR, Status.FAIL, Status.SKIP, Status.PASS)
+_GRAVITY: Final = (Status.FAIL, Status.ERROR, Status.SKIP, Status.PASS)
+"""What was seen not to hold outranks what could not be examined: the second may be the first's consequence."""
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """The gravest of some verdicts; `pass` when there is none."""
+    """The gravest of some verdicts: `fail` as soon as one is, `error` only when nothing failed; `pass` without any."""
     found = set(statuses)
     return next((status for status in _GRAVITY if status in found), Status.PASS)
 
@@ -228,6 +229,7 @@ class StepResult(Struct, frozen=True, kw_only=True):
         expected: The expectation as a sentence.
         seen: What was seen, as a sentence.
         attempts: How often it was tried.
+        seed: What a `chaos` step drew its faults from; None for other steps.
         evidence: What the verdict rests on.
         causes: Why it does not hold, as sentences, the most likely first; only when something is known.
         states: The state of the members concerned; only when it failed.
@@ -241,6 +243,7 @@ class StepResult(Struct, frozen=True, kw_only=True):
     expected: str = ""
     seen: str = ""
     attempts: int = 0
+    seed: int | None = None
     evidence: tuple[Evidence, ...] = ()
     causes: tuple[str, ...] = ()
     states: tuple[MemberState, ...] = ()
@@ -248,13 +251,24 @@ class StepResult(Struct, frozen=True, kw_only=True):
 
 
 class ScenarioResult(Struct, frozen=True, kw_only=True):
-    """One scenario: its steps in order."""
+    """One scenario: its steps in order.
+
+    Attributes:
+        name: As in the topology.
+        description: As in the topology.
+        status: The gravest verdict of its steps.
+        seconds: How long it took.
+        started: When, UTC, ISO 8601.
+        repetition: Which of several runs of this scenario it is, from 1.
+        steps: In order.
+    """
 
     name: str
     description: str
     status: Status
     seconds: float
     started: str
+    repetition: int = 1
     steps: tuple[StepResult, ...]
 
 
@@ -347,7 +361,8 @@ class RunResult(Struct, frozen=True, kw_only=True):
 
     Attributes:
         schema_version: Of this shape.
-        status: The gravest verdict of all; `error` too when there is a `problem`.
+        status: The gravest verdict of all, a `problem` counting as `error`.
+        hostname: The machine that it ran on.
         lab: The lab's name.
         topology: The topology's name.
         description: Its description.
@@ -365,6 +380,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
 
     schema_version: int = _SCHEMA_VERSION
     status: Status
+    hostname: str = ""
     lab: str
     topology: str
     description: str = ""

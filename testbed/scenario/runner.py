@@ -221,6 +221,7 @@ def run_step(run: Run, step: Step) -> StepResult:
         expected=expected or f"{step.title} holds",
         seen=last.seen,
         attempts=attempts,
+        seed=None if step.chaos is None else step.chaos.seed,
         evidence=last.evidence,
         states=states,
         next_command="" if last.ok else last.next_command,
