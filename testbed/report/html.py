@@ -1,21 +1,48 @@
 """The HTML report: one self-contained page without scripts, from templates/report.html.j2.
 
-This module prepares what a template should not compute (shares of time, widths of bars, the matrix of pairs); the
-template decides how it looks. Everything that comes from the lab is escaped by jinja2.
+This module prepares what a template should not compute (shares of time, widths of bars, the matrix of pairs, links);
+the template decides how it looks. Everything that comes from the lab is escaped by jinja2.
 """
 
+import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 from testbed.machine.checkout import TEMPLATES
 from testbed.probes.iperf import describe_iperf, format_rate
 from testbed.probes.ping import describe_ping, format_ms
-from testbed.report.picture import lab_picture
-from testbed.scenario.results import FrameEvidence, IperfEvidence, PingEvidence, RunResult, Status, StepResult
+from testbed.report.picture import WIDTH_MAX, lab_picture
+from testbed.scenario.results import (
+    FrameEvidence,
+    IperfEvidence,
+    LabView,
+    PingEvidence,
+    RunResult,
+    ScenarioResult,
+    Status,
+    StepResult,
+)
 
 _MATRIX_PAIRS_MIN: Final = 4
 """From this many pings in one step on, a matrix says more than a list."""
 
 _MATRIX_NAMES_MAX: Final = 24
+
+_PICTURES: Final = {"wide": (WIDTH_MAX, 97), "middle": (660, 97), "narrow": (330, 69)}
+"""By the class that the style sheet shows on screens of that kind: the width of the lab's picture there, and what lies
+beside a picture on such a page (margins, paddings, a scroll bar)."""
+
+_PICTURE_ROOM_MAX: Final = 998
+"""The page grows no further: a picture that cannot be made so narrow has to be moved on every screen."""
+
+_WORDS: Final = {
+    Status.PASS: ("holds", "hold"),
+    Status.FAIL: ("fails", "fail"),
+    Status.ERROR: ("could not be examined", "could not be examined"),
+    Status.SKIP: ("was not run", "were not run"),
+}
+"""One step, several steps."""
 
 
 def html_report(result: RunResult) -> str:
@@ -35,35 +62,87 @@ def html_report(result: RunResult) -> str:
         ms=format_ms,
         ping_words=describe_ping,
         iperf_words=describe_iperf,
+        tally=tally,
     )
     environment.globals.update(matrix=matrix, bars=bars, envelope_bytes=envelope_bytes, raw_pings=raw_pings)
-    picture = lab_picture(result.view) if result.view is not None else ""
     page: str = environment.get_template("report.html.j2").render(
         run=result,
-        picture=picture,  # made by us from escaped text: the only markup that the template lets through as it is
+        pictures=[] if result.view is None else pictures(result.view),
         headline=headline(result),
+        sections=sections(result),
         times=times(result),
     )
     return page
 
 
 def headline(result: RunResult) -> str:
-    """The verdict in one sentence."""
+    """The verdict in one sentence, with the number of every kind of verdict."""
     counts = result.counts
     if result.problem is not None and counts.steps == 0:
         return "The lab did not come up"
-    if result.interrupted:
-        return f"Interrupted: {counts.passed} of {counts.steps} steps hold"
     if result.status is Status.PASS:
         return f"All {counts.steps} steps hold" if counts.steps != 1 else "The one step holds"
-    return f"{counts.passed} of {counts.steps} steps hold"
+    others = [
+        f"{number} {words}"
+        for number, words in (
+            (counts.failed, "fails" if counts.failed == 1 else "fail"),
+            (counts.errors, "could not be examined"),
+            (counts.skipped, "not run"),
+        )
+        if number
+    ]
+    return ("Interrupted: " if result.interrupted else "") + ", ".join(
+        [f"{counts.passed} of {counts.steps} steps hold", *others]
+    )
+
+
+def tally(steps: Iterable[StepResult]) -> str:
+    """Steps by verdict in words: ``5 hold, 1 fails``; what does not hold stands first."""
+    found = Counter(step.status for step in steps)
+    order = (Status.FAIL, Status.ERROR, Status.SKIP, Status.PASS)
+    return ", ".join(f"{found[status]} {_WORDS[status][found[status] > 1]}" for status in order if found[status])
+
+
+def sections(result: RunResult) -> list[dict[str, Any]]:
+    """Every scenario with its title and with anchors that links on the page lead to, which are unique."""
+    return [
+        {
+            "id": f"scenario-{number}",
+            "title": _title(scenario),
+            "scenario": scenario,
+            "steps": [(f"step-{number}-{index}", step) for index, step in enumerate(scenario.steps, 1)],
+        }
+        for number, scenario in enumerate(result.scenarios, 1)
+    ]
+
+
+def _title(scenario: ScenarioResult) -> str:
+    return scenario.name + (f", repetition {scenario.repetition}" if scenario.repetition > 1 else "")
+
+
+def pictures(view: LabView) -> list[dict[str, Any]]:
+    """The lab drawn for screens of several widths; each is shown on its own, equal ones are one.
+
+    ``pan_below``: on windows up to this width, in pixels, it does not fit and has to be moved; None: on all.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for kind, (width, beside) in _PICTURES.items():
+        svg = lab_picture(view, width_max=width)
+        narrowest = re.search(r"min-width:(\d+)px", svg)
+        assert narrowest is not None
+        needed = int(narrowest[1])
+        one = found.setdefault(
+            svg, {"svg": svg, "kinds": [], "pan_below": None if needed > _PICTURE_ROOM_MAX else needed + beside}
+        )
+        one["kinds"].append(kind)
+    return list(found.values())
 
 
 def times(result: RunResult) -> list[dict[str, Any]]:
     """Where the time went: name, seconds, share in percent; in the order things happened."""
     before, after = result.phases[:1], result.phases[1:]
     parts = [(phase.name, phase.seconds, "phase") for phase in before]
-    parts += [(scenario.name, scenario.seconds, str(scenario.status)) for scenario in result.scenarios]
+    parts += [(_title(scenario), scenario.seconds, str(scenario.status)) for scenario in result.scenarios]
     parts += [(phase.name, phase.seconds, "phase") for phase in after]
     total = sum(seconds for _, seconds, _ in parts) or 1.0
     return [

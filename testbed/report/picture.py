@@ -15,8 +15,8 @@ _POD_W: Final = 112
 _POD_H: Final = 42
 _POD_COLUMNS: Final = 3
 PODS_MAX: Final = 9
-_NODES_A_ROW: Final = {1: 4, 2: 3}
-"""By the number of segments, which stand side by side; two with more of them."""
+WIDTH_MAX: Final = 1240
+"""What a picture for a page as wide as a screen may measure; it is shown a little smaller there."""
 
 _NODES_MAX: Final = 24
 """Per segment; a picture of 100 nodes explains nothing that the sentence "and 76 more" does not."""
@@ -32,7 +32,10 @@ _BAR_H: Final = 30
 _ROW_GAP: Final = 20
 _NODE_GAP: Final = 28
 _SEGMENT_GAP: Final = 48
-_SCALE_MIN: Final = 0.6
+_TRUNK_W: Final = 14
+"""Left of the rows of a segment that has several: what joins its bars passes there."""
+
+SCALE_MIN: Final = 0.62
 """A page that is narrower than that share of the picture scrolls it: smaller text could not be read."""
 
 _BELOW_W: Final = 190
@@ -55,12 +58,18 @@ class _Bar:
         return (self.left + self.right) / 2
 
 
-def lab_picture(view: LabView) -> str:
-    """The SVG element as text; its natural width is in its `width` attribute."""
+def lab_picture(view: LabView, *, width_max: float = WIDTH_MAX) -> str:
+    """The SVG element as text; its natural width is in its `width` attribute.
+
+    Args:
+        view: The lab.
+        width_max: How wide it should be at most. Nodes form as many rows as that takes; segments stand side by side
+            all the same, so that a picture of several can become wider.
+    """
     parts: list[str] = []
     bars: dict[str, _Bar] = {}
     left = float(_MARGIN)
-    rows = {segment.name: _rows(view, segment) for segment in view.segments}
+    rows = {segment.name: _rows(view, segment, width_max) for segment in view.segments}
     depth = max((_depth(found) for found in rows.values()), default=0.0)
     for segment in view.segments:
         found = rows[segment.name]
@@ -74,15 +83,36 @@ def lab_picture(view: LabView) -> str:
     title = escape(f"The lab: {len(view.nodes)} nodes, {sum(len(node.pods) for node in view.nodes)} pods")
     return (
         f'<svg class="lab" role="img" aria-label="{title}" viewBox="0 0 {right:g} {height:g}" '
-        f'width="{right:g}" height="{height:g}" style="min-width:{right * _SCALE_MIN:.0f}px" xmlns="http://www.w3.org/2000/svg">\n'
+        f'width="{right:g}" height="{height:g}" style="min-width:{right * SCALE_MIN:.0f}px" xmlns="http://www.w3.org/2000/svg">\n'
         f"<title>{title}</title>\n" + "\n".join(parts) + "\n</svg>"
     )
 
 
-def _rows(view: LabView, segment: SegmentView) -> list[list[NodeView]]:
-    nodes = [node for node in view.nodes if node.segment == segment.name][:_NODES_MAX]
-    length = _NODES_A_ROW.get(len(view.segments), 2)
-    return [nodes[start : start + length] for start in range(0, len(nodes), length)] or [[]]
+def _rows(view: LabView, segment: SegmentView, width_max: float) -> list[list[NodeView]]:
+    """The nodes of a segment in rows of about one length, each no wider than the segment's share of the picture."""
+    nodes = _nodes_of(view, segment)
+    if not nodes:
+        return [[]]
+    taken = sum(_label_width(view, other) for other in view.segments if not _nodes_of(view, other))
+    peopled = sum(bool(_nodes_of(view, other)) for other in view.segments)
+    share = (width_max - 2 * _MARGIN - taken - _SEGMENT_GAP * (len(view.segments) - 1)) / peopled
+    widest = max(map(_node_width, nodes))
+    fitting = max(1, int((share - _TRUNK_W + _NODE_GAP) // (widest + _NODE_GAP)))
+    length = -(-len(nodes) // -(-len(nodes) // fitting))
+    return [nodes[start : start + length] for start in range(0, len(nodes), length)]
+
+
+def _nodes_of(view: LabView, segment: SegmentView) -> list[NodeView]:
+    return [node for node in view.nodes if node.segment == segment.name][:_NODES_MAX]
+
+
+def _label(view: LabView, segment: SegmentView) -> str:
+    more = sum(node.segment == segment.name for node in view.nodes) - _NODES_MAX
+    return f"{segment.name} · {segment.subnet} · MTU {view.underlay_mtu}" + (f" · and {more} more" if more > 0 else "")
+
+
+def _label_width(view: LabView, segment: SegmentView) -> float:
+    return max(len(_label(view, segment)) * _LABEL_CHARACTER_W + 2 * _PAD, float(_NODE_W_MIN))
 
 
 def _depth(rows: list[list[NodeView]]) -> float:
@@ -93,9 +123,8 @@ def _depth(rows: list[list[NodeView]]) -> float:
 def _segment(
     parts: list[str], view: LabView, segment: SegmentView, rows: list[list[NodeView]], left: float, top: float
 ) -> _Bar:
-    more = sum(node.segment == segment.name for node in view.nodes) - sum(map(len, rows))
-    label = f"{segment.name} · {segment.subnet} · MTU {view.underlay_mtu}" + (f" · and {more} more" if more > 0 else "")
-    width = max(*(_row_width(row) for row in rows), len(label) * _LABEL_CHARACTER_W + 2 * _PAD, float(_NODE_W_MIN))
+    trunk = _TRUNK_W if len(rows) > 1 else 0
+    width = max(*(_row_width(row) + trunk for row in rows), _label_width(view, segment))
     bar_top = top
     for row in rows:
         if row is not rows[0]:  # the trunk that makes several bars one segment
@@ -103,12 +132,12 @@ def _segment(
             parts.append(_line(left + 5, bar_top + _BAR_H, left + 5, below, "underlay"))
             top = bar_top + _BAR_H + _ROW_GAP
         bar_top = top + _row_height(row) + _DROP_H
-        x = left + (width - _row_width(row)) / 2
+        x = left + trunk + (width - trunk - _row_width(row)) / 2
         for node in row:
             _node(parts, view, node, x, bar_top - _DROP_H - _PORT_H / 2 - _node_height(node), bar_top)
             x += _node_width(node) + _NODE_GAP
         parts.append(_box(left, bar_top, width, _BAR_H, "segment underlay", 6))
-    parts.append(_text(left + width / 2, bar_top + 20, label, "label middle"))
+    parts.append(_text(left + width / 2, bar_top + 20, _label(view, segment), "label middle"))
     return _Bar(left, left + width, bar_top + _BAR_H)
 
 
