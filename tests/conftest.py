@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts what runs in its background like this; tests that press Ctrl-C need programs that hear it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE", "GITLAB_CI"):
+        os.environ.pop(name, None)  # runs that are tested are none of the job that the tests themselves may be
     if hunting():
         # In the environment, so that the workers of pytest-xdist hunt with the same one.
         seed = os.environ.setdefault("WEAVELAB_SEED", str(int.from_bytes(secrets.token_bytes(SEED_BYTES))))

@@ -14,6 +14,7 @@ Examples:
   weavelab run cross-node --topology topologies/racks.yaml
   weavelab run --lab two-nodes same-node                  on a lab that is up already
   weavelab run --html report.html --junit junit.xml --json report.json
+  weavelab run --artifacts build/artifacts                all reports, logs, captures, states
   weavelab run --keep --pcap captures                     leave the lab up; keep the packets
   weavelab run --topology topologies/chaos.yaml --seed 7 --seconds 3600
 
@@ -43,12 +44,25 @@ Exit code: 0 all steps hold, 1 one does not, 2 wrong usage, 3 the machine lacks 
     show_default=True,
     help="What is printed: tables for people, or the JSON report (progress goes to standard error then).",
 )
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write a JUnit report for CI.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained HTML page.")
-@click.option("--json", "json_", type=click.Path(path_type=Path), metavar="FILE", help="Write the JSON report.")
+@click.option(
+    "--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write a JUnit report for CI; `-` prints it."
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write one self-contained HTML page; `-` prints it."
+)
+@click.option(
+    "--json", "json_", type=click.Path(path_type=Path), metavar="FILE", help="Write the JSON report; `-` prints it."
+)
 @click.option(
     "--pcap", type=click.Path(path_type=Path), metavar="DIR", help="Write what `wire` steps capture, a file an uplink."
 )
+@click.option(
+    "--artifacts",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write all of it into this folder, and logs, captures, states: for CI to keep, whatever happens.",
+)
+@click.option("--force", is_flag=True, help="Let reports replace files that are no earlier reports of weavelab.")
 @click.option(
     "--seed",
     type=click.IntRange(0, CHAOS_SEED_MAX),
@@ -74,6 +88,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     html: Path | None,
     json_: Path | None,
     pcap: Path | None,
+    artifacts: Path | None,
+    force: bool,  # noqa: FBT001
     seed: int | None,
     seconds: int | None,
 ) -> int:
@@ -85,6 +101,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise click.UsageError(
             "--lab runs on a lab that is up already: give either --lab or --topology (and --name, --kubelet)"
         )
+    from testbed.cli.publishing import refusals_told  # noqa: PLC0415
     from testbed.cli.reports import Reports  # noqa: PLC0415 - `--help` must not wait for the lab's imports
     from testbed.cli.session import Options, run_session  # noqa: PLC0415
 
@@ -97,8 +114,9 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         keep=keep,
         stop_on_failure=stop_on_failure,
         json_output=output == "json",
-        reports=Reports(junit=junit, html=html, json=json_, pcap=pcap),
+        reports=Reports(junit=junit, html=html, json=json_, pcap=pcap, artifacts=artifacts, force=force),
         seed=seed,
         seconds=seconds,
     )
-    return run_session(options)
+    with refusals_told(), options.reports.claimed():
+        return run_session(options)

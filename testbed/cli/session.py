@@ -15,6 +15,7 @@ from typing import Final
 
 from plugin.core.errors import InputError, MissingError, WeaveError
 from testbed.cli.lab import default_topology
+from testbed.cli.publishing import Publication
 from testbed.cli.reports import Reports, Written
 from testbed.lab import progress, state
 from testbed.lab.running import Lab
@@ -74,6 +75,7 @@ class _Session:
     problem: WeaveError | None = None
     signal_number: int = 0
     up: bool = False
+    lab: Lab | None = None
 
     @property
     def kept(self) -> bool:
@@ -91,15 +93,18 @@ def run_session(options: Options) -> int:
         InputError: Wrong usage, found before anything was done.
         MissingError: The machine lacks something, found before anything was done.
     """
-    options.reports.check()
     session = _prepare(options)
+    options.reports.check(topology_file=session.topology_file, json_output=options.json_output)
     scenarios = choose_scenarios(session.topology, options.scenarios)
     scenarios = override_chaos(scenarios, seed=options.seed, seconds=options.seconds)
     need_tools(tool for scenario in scenarios for step in scenario.steps for tool in TOOLS.get(step.kind, ()))
-    listener = TerminalListener(make_console(sys.stderr if options.json_output else sys.stdout))
+    printed = options.json_output or options.reports.on_standard_output
+    stream = sys.stderr if printed else sys.stdout
+    listener = TerminalListener(make_console(stream))
+    publication = Publication(options.reports, session.topology, session.topology_file, stream=stream)
     with interrupts.raised():
         try:
-            _bring_up_and_run(session, scenarios, listener)
+            _bring_up_and_run(session, scenarios, listener, publication)
         except KeyboardInterrupt as stop:
             session.signal_number = getattr(stop, "number", signal.SIGINT)
         except WeaveError as error:
@@ -109,16 +114,22 @@ def run_session(options: Options) -> int:
             with interrupts.held_off():
                 with suppress(OSError):  # the terminal may be gone: that must not keep the lab from going down
                     listener.close()
+                if session.lab is not None:
+                    publication.gather(session.lab)
                 _take_down(session, listener)
                 result = _result(session)
-                written = options.reports.write(result)
-    if options.json_output:
-        sys.stdout.write(json_report(result))
-        sys.stdout.flush()
-    print_summary(listener.console, result, kept=session.kept)
-    for line in written.told + (_how_to_go_on(session) if session.kept else []):
+                written = publication.write(result)
+    code = _exit_code(session, result, written)
+    publication.end(result, code, kept=session.kept)
+    with publication.verbatim():
+        print_summary(listener.console, result, kept=session.kept)
+    troubles = publication.conclude(result)
+    for line in written.told + troubles + (_how_to_go_on(session) if session.kept else []):
         listener.console.print(line, markup=False, soft_wrap=True)
-    return _exit_code(session, result, written)
+    if printed:
+        sys.stdout.write(json_report(result) if options.json_output else publication.printed(result))
+        sys.stdout.flush()
+    return code
 
 
 def _prepare(options: Options) -> _Session:
@@ -138,10 +149,12 @@ def _prepare(options: Options) -> _Session:
     return _Session(options=options, topology=topology, topology_file=str(path), lab_name=name)
 
 
-def _bring_up_and_run(session: _Session, scenarios: tuple[Scenario, ...], listener: TerminalListener) -> None:
+def _bring_up_and_run(
+    session: _Session, scenarios: tuple[Scenario, ...], listener: TerminalListener, publication: Publication
+) -> None:
     if session.options.lab is None:
         began_s = time.monotonic()
-        with progress.for_terminal() as shown:
+        with progress.for_terminal() as terminal, publication.progress(terminal) as shown:
             if session.lab_name != (wanted := session.options.name or session.topology.name):
                 shown.note(f"a lab named {wanted} is up already: the one of this run is called {session.lab_name}")
             lab = bring_up(
@@ -150,17 +163,18 @@ def _bring_up_and_run(session: _Session, scenarios: tuple[Scenario, ...], listen
                 topology_file=session.topology_file,
                 progress=shown,
                 owned=not session.options.keep,
+                before_removal=publication.gather,
             )
         session.phases.append(Phase(name="bring up", seconds=round(time.monotonic() - began_s, 3)))
     else:
         lab = Lab.load(session.options.lab)
-    session.up = True
+    session.up, session.lab = True, lab
     session.view = view_of(lab)
-    run = Run(lab=lab, pcap_dir=session.options.reports.pcap)
+    run = Run(lab=lab, pcap_dir=session.options.reports.pcap_dir)
     run_scenarios(
         run,
         scenarios,
-        listener=listener,
+        listener=publication.listener(listener),
         stop_on_failure=session.options.stop_on_failure,
         results=session.found,
     )

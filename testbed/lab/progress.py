@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output holds results only.
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -36,9 +37,14 @@ class Silent:
 
 
 class Lines:
-    """One line a phase when it is done, with its duration: for pipes and logs."""
+    """One line a phase when it is done, with its duration: for pipes and logs.
 
-    def __init__(self) -> None:
+    Args:
+        write: Who takes the lines; standard error when None.
+    """
+
+    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+        self._write = write or _write_to_standard_error
         self._title = ""
         self._total = 0
         self._since_s = 0.0
@@ -61,8 +67,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """See `Progress.note`."""
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        self._write(f"{text}\n")
 
     def _finish(self, *, failed: bool = False) -> None:
         if self._title:
@@ -114,6 +119,11 @@ class Bar:
     def note(self, text: str) -> None:
         """See `Progress.note`."""
         self._rich.console.print(text, highlight=False)
+
+
+def _write_to_standard_error(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def for_terminal() -> Bar | Lines:

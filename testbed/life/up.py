@@ -6,6 +6,7 @@ there can be. If anything goes wrong, Ctrl-C included, the lab is taken down aga
 
 import os
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -47,6 +48,7 @@ def bring_up(
     progress: Progress | None = None,
     keep_on_failure: bool = False,
     owned: bool = False,
+    before_removal: Callable[[Lab], None] | None = None,
 ) -> Lab:
     """Bring a lab up; returns when every agent is ready, sees every other, and knows every pod.
 
@@ -57,6 +59,7 @@ def bring_up(
         progress: Who is told about it.
         keep_on_failure: Leave what there is for inspection when something goes wrong, instead of taking it down.
         owned: This process takes the lab down before it ends; should it be killed, the lab is a leftover.
+        before_removal: Who looks at what there is when something has gone wrong, before it is taken down.
 
     Raises:
         InputError: A lab of that name is up, or a namespace name is taken.
@@ -78,7 +81,7 @@ def bring_up(
         try:
             return build.run()
         except BaseException as error:
-            _after_failure(build, error, keep=keep_on_failure)
+            _after_failure(build, error, keep=keep_on_failure, look=before_removal)
             raise
 
 
@@ -255,9 +258,13 @@ def _password(paths: LabPaths, topology: Topology) -> str:
     return password
 
 
-def _after_failure(build: _Build, error: BaseException, *, keep: bool) -> None:
+def _after_failure(
+    build: _Build, error: BaseException, *, keep: bool, look: Callable[[Lab], None] | None = None
+) -> None:
     """Take the lab down, or mark it as kept; nothing here may hide the error itself."""
     with interrupts.held_off():
+        if look is not None:
+            look(build.lab)
         if keep and not isinstance(error, KeyboardInterrupt):
             state.write(build.paths, msgspec.structs.replace(build.state, phase="failed"))
             build.progress.note(f"kept for inspection; `weavelab down {build.paths.lab}` removes it")

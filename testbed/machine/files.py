@@ -5,10 +5,31 @@ the person who typed the command, not to root.
 """
 
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from plugin.core.errors import InputError
+
+_STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether the report goes to standard output, by any of its names."""
+    return str(path) in _STANDARD_OUTPUT
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, by whatever links; devices take any number of reports."""
+    if is_device(one) or is_device(other):
+        return False
+    if one.resolve() == other.resolve():
+        return True
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def check_report_path(path: Path) -> None:
@@ -17,9 +38,11 @@ def check_report_path(path: Path) -> None:
     Raises:
         InputError: It cannot, and why.
     """
+    if is_standard_output(path):
+        return
     if path.is_dir():
         raise InputError(f"the report {path} is to be a file, found a directory", hint="name a file in it")
-    if _is_device(path):
+    if is_device(path):
         return
     make_directory(path.parent)
     try:
@@ -49,24 +72,25 @@ def make_directory(directory: Path) -> None:
         give_back(path)
 
 
-def write_report(path: Path, text: str) -> None:
+def write_report(path: Path, content: str | bytes) -> None:
     """Write a report; a reader finds the old one or the new one, never half of it.
 
-    A symbolic link stays one, and what is no file (/dev/null, /dev/stdout, a pipe) is written into, never replaced.
+    A symbolic link stays one, and what is no file (/dev/null, a pipe) is written into, never replaced.
 
     Raises:
         OSError: The disk is full, or the directory has gone meanwhile.
     """
-    if _is_device(path):
-        with path.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+    data = content.encode("utf-8", errors="replace") if isinstance(content, str) else content
+    if is_device(path):
+        with path.open("ab") as stream:
+            stream.write(data)
         return
     path = path.resolve()
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
         temporary.chmod(0o644)
         give_back(temporary)
         temporary.replace(path)
@@ -75,8 +99,13 @@ def write_report(path: Path, text: str) -> None:
         raise
 
 
-def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file()
+def is_device(path: Path) -> bool:
+    """Whether there is something that is no file: a terminal, a pipe, /dev/null, an open file named by its number."""
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(kind) or str(path).startswith(("/dev/fd/", "/dev/std", "/proc/self/fd/"))
 
 
 def give_back(path: Path) -> None:

@@ -5,22 +5,19 @@ the template decides how it looks. Everything that comes from the lab is escaped
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any, Final
 
 from testbed.machine.checkout import TEMPLATES
 from testbed.probes.iperf import describe_iperf, format_rate
 from testbed.probes.ping import describe_ping, format_ms
 from testbed.report.picture import WIDTH_MAX, lab_picture
+from testbed.report.words import MARKS, WORDS, duration, headline, reason, tally
 from testbed.scenario.results import (
     FrameEvidence,
     IperfEvidence,
     LabView,
     PingEvidence,
     RunResult,
-    ScenarioResult,
-    Status,
     StepResult,
 )
 
@@ -35,14 +32,6 @@ beside a picture on such a page (margins, paddings, a scroll bar)."""
 
 _PICTURE_ROOM_MAX: Final = 998
 """The page grows no further: a picture that cannot be made so narrow has to be moved on every screen."""
-
-_WORDS: Final = {
-    Status.PASS: ("holds", "hold"),
-    Status.FAIL: ("fails", "fail"),
-    Status.ERROR: ("could not be examined", "could not be examined"),
-    Status.SKIP: ("was not run", "were not run"),
-}
-"""One step, several steps."""
 
 
 def html_report(result: RunResult) -> str:
@@ -63,8 +52,11 @@ def html_report(result: RunResult) -> str:
         ping_words=describe_ping,
         iperf_words=describe_iperf,
         tally=tally,
+        reason=reason,
     )
-    environment.globals.update(matrix=matrix, bars=bars, envelope_bytes=envelope_bytes, raw_pings=raw_pings)
+    environment.globals.update(
+        marks=MARKS, words=WORDS, matrix=matrix, bars=bars, envelope_bytes=envelope_bytes, raw_pings=raw_pings
+    )
     page: str = environment.get_template("report.html.j2").render(
         run=result,
         pictures=[] if result.view is None else pictures(result.view),
@@ -75,49 +67,16 @@ def html_report(result: RunResult) -> str:
     return page
 
 
-def headline(result: RunResult) -> str:
-    """The verdict in one sentence, with the number of every kind of verdict."""
-    counts = result.counts
-    if result.problem is not None and counts.steps == 0:
-        return "The lab did not come up"
-    if result.status is Status.PASS:
-        return f"All {counts.steps} steps hold" if counts.steps != 1 else "The one step holds"
-    others = [
-        f"{number} {words}"
-        for number, words in (
-            (counts.failed, "fails" if counts.failed == 1 else "fail"),
-            (counts.errors, "could not be examined"),
-            (counts.skipped, "not run"),
-        )
-        if number
-    ]
-    return ("Interrupted: " if result.interrupted else "") + ", ".join(
-        [f"{counts.passed} of {counts.steps} steps hold", *others]
-    )
-
-
-def tally(steps: Iterable[StepResult]) -> str:
-    """Steps by verdict in words: ``5 hold, 1 fails``; what does not hold stands first."""
-    found = Counter(step.status for step in steps)
-    order = (Status.FAIL, Status.ERROR, Status.SKIP, Status.PASS)
-    return ", ".join(f"{found[status]} {_WORDS[status][found[status] > 1]}" for status in order if found[status])
-
-
 def sections(result: RunResult) -> list[dict[str, Any]]:
-    """Every scenario with its title and with anchors that links on the page lead to, which are unique."""
+    """Every scenario with anchors for the links on the page, which are unique whatever scenarios are called."""
     return [
         {
             "id": f"scenario-{number}",
-            "title": _title(scenario),
             "scenario": scenario,
             "steps": [(f"step-{number}-{index}", step) for index, step in enumerate(scenario.steps, 1)],
         }
         for number, scenario in enumerate(result.scenarios, 1)
     ]
-
-
-def _title(scenario: ScenarioResult) -> str:
-    return scenario.name + (f", repetition {scenario.repetition}" if scenario.repetition > 1 else "")
 
 
 def pictures(view: LabView) -> list[dict[str, Any]]:
@@ -142,7 +101,7 @@ def times(result: RunResult) -> list[dict[str, Any]]:
     """Where the time went: name, seconds, share in percent; in the order things happened."""
     before, after = result.phases[:1], result.phases[1:]
     parts = [(phase.name, phase.seconds, "phase") for phase in before]
-    parts += [(_title(scenario), scenario.seconds, str(scenario.status)) for scenario in result.scenarios]
+    parts += [(scenario.name, scenario.seconds, str(scenario.status)) for scenario in result.scenarios]
     parts += [(phase.name, phase.seconds, "phase") for phase in after]
     total = sum(seconds for _, seconds, _ in parts) or 1.0
     return [
@@ -193,10 +152,3 @@ def bars(item: IperfEvidence) -> list[dict[str, Any]]:
 def envelope_bytes(item: FrameEvidence) -> int:
     """How many bytes of a frame are the overlay's envelope; 0 when there is none."""
     return sum(layer.bytes for layer in item.layers if layer.role == "outer")
-
-
-def duration(seconds: float) -> str:
-    """``0.43 s``, ``12.3 s``, ``2 min 5 s``."""
-    if seconds >= 120:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"

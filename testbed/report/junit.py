@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from testbed.report.words import reason
 from testbed.scenario.results import (
     CommandEvidence,
     Evidence,
@@ -44,10 +45,10 @@ def junit_report(result: RunResult) -> str:
 
 def _suite(result: RunResult, scenario: ScenarioResult) -> ET.Element:
     statuses = Counter(step.status for step in scenario.steps)
-    classname = f"{result.topology}.{scenario.name}"
     again = f" (repetition {scenario.repetition})" if scenario.repetition > 1 else ""
+    started = scenario.started or result.started
     suite = _empty_suite(
-        result, classname + again, statuses, seconds=scenario.seconds, started=scenario.started or result.started
+        result, f"{result.topology}.{scenario.name}", statuses, seconds=scenario.seconds, started=started
     )
     seeds = dict.fromkeys(str(step.seed) for step in scenario.steps if step.seed is not None)
     said = {
@@ -57,7 +58,7 @@ def _suite(result: RunResult, scenario: ScenarioResult) -> ET.Element:
     }
     _add_properties(suite, result, said)
     for step, name in _named(scenario):
-        suite.append(_case(classname, name + again, step))
+        suite.append(_case(f"{result.topology}.{scenario.plain_name}", name + again, step))
     return suite
 
 
@@ -100,8 +101,7 @@ def _case(classname: str, name: str, step: StepResult) -> ET.Element:
         ET.SubElement(case, "skipped", message=_clean(step.seen))
     elif step.status is not Status.PASS:
         tag = "failure" if step.status is Status.FAIL else "error"
-        message = step.causes[0] if step.causes else step.seen
-        verdict = ET.SubElement(case, tag, message=_clean(message), type=f"{step.kind}-{tag}")
+        verdict = ET.SubElement(case, tag, message=_clean(reason(step)), type=f"{step.kind}-{tag}")
         verdict.text = _clean(_failure_text(step))
     output = "\n".join(text for item in step.evidence if (text := _evidence_text(item)))
     ET.SubElement(case, "system-out").text = _clean(f"expected: {step.expected}\nseen: {step.seen}\n{output}")

@@ -16,6 +16,10 @@ from testbed.probes.ping import PingResult
 _SCHEMA_VERSION: Final = 1
 
 
+REPETITION: Final = "#"
+"""Parts a scenario's name from the number of the repetition; in no name that a topology gives."""
+
+
 class Status(StrEnum):
     """The verdict on a step, a scenario or a run."""
 
@@ -254,12 +258,12 @@ class ScenarioResult(Struct, frozen=True, kw_only=True):
     """One scenario: its steps in order.
 
     Attributes:
-        name: As in the topology.
+        name: As in the topology; when a run repeats its scenarios with the number of the repetition: `same-node#2`.
         description: As in the topology.
         status: The gravest verdict of its steps.
         seconds: How long it took.
         started: When, UTC, ISO 8601.
-        repetition: Which of several runs of this scenario it is, from 1.
+        repetition: That number; 1 when nothing is repeated.
         steps: In order.
     """
 
@@ -270,6 +274,11 @@ class ScenarioResult(Struct, frozen=True, kw_only=True):
     started: str
     repetition: int = 1
     steps: tuple[StepResult, ...]
+
+    @property
+    def plain_name(self) -> str:
+        """The name as in the topology."""
+        return self.name.partition(REPETITION)[0]
 
 
 class Counts(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 from plugin.core.errors import InputError, WeaveError
 from testbed.probes.command import StoppedError
 from testbed.scenario.attempt import Attempt, Run
-from testbed.scenario.results import ScenarioResult, Status, StepResult, worst
+from testbed.scenario.results import REPETITION, ScenarioResult, Status, StepResult, worst
 from testbed.scenario.state import states_of
 from testbed.scenario.steps import chaos, exec, healthy, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
 from testbed.topology.model import Topology
@@ -176,6 +176,7 @@ def run_scenarios(
             status=worst(step.status for step in steps),
             seconds=round(run.clock() - started_s, 3),
             started=started_at,
+            repetition=int(scenario.name.partition(REPETITION)[2] or 1),
             steps=tuple(steps),
         )
         found.append(ended)

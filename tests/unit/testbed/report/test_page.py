@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from testbed.report.html import html_report, pictures, tally
+from testbed.report.html import html_report, pictures
 from testbed.report.json_report import read_report
 from testbed.report.picture import SCALE_MIN, lab_picture
+from testbed.report.words import tally
 from testbed.scenario.results import (
     LabView,
     NodeView,
@@ -305,10 +306,10 @@ def test_causes_stand_at_the_top_of_a_failed_step(page: Document) -> None:
 
 def test_a_chaos_step_names_its_seed_and_a_repetition_its_number(sample: RunResult) -> None:
     step = StepResult(name="chaos", kind="chaos", status=Status.PASS, seed=4711)
-    scenario = msgspec.structs.replace(sample.scenarios[0], steps=(step,), repetition=2)
+    scenario = msgspec.structs.replace(sample.scenarios[0], name="same-node#2", steps=(step,), repetition=2)
     text = html_report(msgspec.structs.replace(sample, scenarios=(sample.scenarios[0], scenario)))
     assert "<dt>seed</dt><dd>4711</dd>" in text
-    assert ">same-node, repetition 2</a>" in text
+    assert ">same-node#2</a>" in text
     assert Document(text).all("section", "scenario")[1].attributes["id"] == "scenario-2"
 
 

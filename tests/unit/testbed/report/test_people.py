@@ -8,10 +8,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from testbed.report.html import bars, headline, html_report, matrix, times
+from testbed.report.html import bars, html_report, matrix, times
 from testbed.report.json_report import read_report
 from testbed.report.picture import lab_picture
 from testbed.report.terminal import TerminalListener, make_console, plain_line, print_summary, summary_line
+from testbed.report.words import headline
 from testbed.scenario.results import (
     Counts,
     IperfEvidence,
