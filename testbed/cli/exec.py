@@ -11,7 +11,7 @@ from plugin.core.errors import InputError
 _EXAMPLES: Final = """
 \b
 Examples:
-  weavelab exec red -- ping -c1 10.40.0.2     in a pod
+  weavelab exec red -- ping -c1 green         in a pod
   weavelab exec node1 -- bridge fdb show      on a node
   weavelab exec outside -- tcpdump -ni eth0   on the host beyond the cluster
   weavelab exec --lab b node1 -- bash         a shell, in one of several labs

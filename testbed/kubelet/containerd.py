@@ -16,10 +16,11 @@ from testbed.kubelet.cni_runtime import Added, CniRuntime
 from testbed.kubelet.cri.client import CriError, RuntimeClient
 from testbed.kubelet.cri.values import ContainerEntry, PortMapping, SandboxConfig
 from testbed.kubelet.image import IMAGE
-from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.kubelet.kubelet import REMOVE_S, PodWanted, attached, publish, unpublish
 from testbed.kubelet.sandbox import Sandbox, container_id
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
+from testbed.nodes import names
 from testbed.topology.cni_conf import bandwidth_annotations
 from testbed.topology.model import PodSpec
 
@@ -30,6 +31,8 @@ CONTAINER: Final = "main"
 _POD_LABEL: Final = "io.kubernetes.pod.name"
 """As the kubelet labels what it makes: `ctr -n k8s.io containers ls` shows it."""
 _LOG_DIRECTORY: Final = "/var/log/pods"
+_MOUNTS: Final = {"/etc/hosts": str(names.SEEN_AT / names.BOUND_FILE)}
+"""Else containerd would give a container a copy of the node's /etc/hosts as it is at that moment."""
 
 
 class ContainerdKubelet:
@@ -51,8 +54,9 @@ class ContainerdKubelet:
             sandbox = runtime.run_sandbox(config)  # one that fails leaves nothing: containerd calls DEL itself
             try:
                 self._publish(pod.name, runtime.sandbox_status(sandbox).pid)
-                runtime.start_container(runtime.create_container(sandbox, config, name=CONTAINER, image=IMAGE))
-                return record_of(self._node, self._added(pod.name, sandbox))
+                made = runtime.create_container(sandbox, config, name=CONTAINER, image=IMAGE, mounts=_MOUNTS)
+                runtime.start_container(made)
+                return attached(self._paths, self._node, self._added(pod.name, sandbox))
             except BaseException:
                 unpublish(self._paths, pod.name)
                 with suppress(CriError):
@@ -71,7 +75,7 @@ class ContainerdKubelet:
             runtime.remove_container(old.id)
             said.append(f"RemoveContainer {old.id[:12]}")
             new = runtime.create_container(
-                record.container_id, config, name=CONTAINER, image=IMAGE, attempt=old.attempt + 1
+                record.container_id, config, name=CONTAINER, image=IMAGE, attempt=old.attempt + 1, mounts=_MOUNTS
             )
             said.append(f"CreateContainer {new[:12]} in sandbox {record.container_id[:12]}")
             runtime.start_container(new)

@@ -9,11 +9,11 @@ from pathlib import Path
 from plugin.core.errors import InputError
 from plugin.link import netns
 from testbed.kubelet.cni_runtime import NETNS_DIR, CniRuntime
-from testbed.kubelet.kubelet import REMOVE_S, PodWanted, publish, record_of, unpublish
+from testbed.kubelet.kubelet import REMOVE_S, PodWanted, attached, publish, unpublish
 from testbed.kubelet.sandbox import Sandbox, container_id
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
-from testbed.machine.space import call, in_thread
+from testbed.machine.space import call, host_name
 from testbed.topology.cni_conf import capabilities_of
 
 
@@ -33,7 +33,7 @@ class EmulatedKubelet:
             self._publish(pod.name, path)
             identity = container_id(self._paths.lab, self._node, pod.name, str(pod.attempt))
             sandbox = Sandbox(pod=pod.name, container_id=identity, netns=str(path))
-            return record_of(self._node, runtime.add(sandbox, capabilities=capabilities_of(pod.spec)))
+            return attached(self._paths, self._node, runtime.add(sandbox, capabilities=capabilities_of(pod.spec)))
         except BaseException:
             unpublish(self._paths, pod.name)
             runtime.remove_sandbox(pod.name)
@@ -60,21 +60,10 @@ class EmulatedKubelet:
     def _publish(self, pod: str, sandbox: Path) -> None:
         network = call(self._space, lambda: netns.open_netns(sandbox))
         try:
-            name = _host_name(pod)
+            name = host_name(pod)
             try:
                 publish(self._paths, pod, net=network, uts=name)
             finally:
                 os.close(name)
         finally:
             os.close(network)
-
-
-def _host_name(pod: str) -> int:
-    """A descriptor of a UTS namespace in which the host is called like the pod, as in every sandbox of a runtime."""
-
-    def apart() -> int:
-        netns.unshare(netns.CLONE_NEWUTS)
-        netns.sethostname(pod)
-        return netns.current("uts")
-
-    return in_thread(f"naming-{pod}", apart)

@@ -17,7 +17,7 @@ from plugin.core.errors import CheckError
 from testbed.kubelet.cni_runtime import Added
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
-from testbed.nodes import engine, mounts
+from testbed.nodes import engine, mounts, names
 from testbed.topology.model import PodSpec, Topology
 
 REMOVE_S: Final = 60.0
@@ -103,17 +103,20 @@ def publish(paths: LabPaths, pod: str, *, net: int, uts: int) -> None:
 
 def unpublish(paths: LabPaths, pod: str) -> None:
     """Let go of a pod's pins and names. Safe to repeat."""
+    names.remove(paths, pod)
     engine.unpin_network(paths, pod)
 
 
-def record_of(node: str, added: Added) -> PodRecord:
-    """What the lab remembers of an attached pod.
+def attached(paths: LabPaths, node: str, added: Added) -> PodRecord:
+    """Let everybody in the lab find an attached pod by its name; returns what the lab remembers of it.
 
     Raises:
         CheckError: It has no address.
+        OSError: The lab is going.
     """
     if added.address is None:
         raise CheckError(f"pod {added.sandbox.pod} got no IPv4 address from the CNI chain of node {node}")
+    names.add(paths, added.sandbox.pod, str(added.address.ip))
     return PodRecord(
         node=node,
         container_id=added.sandbox.container_id,

@@ -4,9 +4,10 @@
         state.json                  the intent log (testbed.lab.state)
         fs/                         a tmpfs: one unmount takes all of what follows away
             ns/<member>.net|uts     pinned namespaces of nodes, pods, routers, outside, underlay
-            mnt/<node>              pinned mount namespaces
-            common/                 what the files of all nodes begin with, over the machine's
-            nodes/<node>/           what the node writes: upper and work directories of its overlays, its /run
+            mnt/<host>              pinned mount namespaces of nodes, routers, outside
+            common/                 what the files of all hosts begin with, over the machine's
+            names/                  the hosts file of all members (testbed.nodes.names)
+            nodes/<host>/           what the host writes: upper and work directories of its overlays, its /run
     /run/netns/<lab>-<member>       the same network namespaces, under names that `ip netns exec` knows
 
 Decides nothing and touches nothing: names in, paths out.
@@ -14,11 +15,12 @@ Decides nothing and touches nothing: names in, paths out.
 
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from testbed.machine.space import Space
+from testbed.topology.names import OUTSIDE
 
 RUN: Final = Path(os.environ.get("WEAVELAB_RUN") or "/run/weavelab").absolute()
 """Where all labs are; the variable lets tests work beside the labs of a person without ever meeting them."""
@@ -70,6 +72,11 @@ class LabPaths:
         """The layer between the machine's files and the nodes' own."""
         return self.fs / "common"
 
+    @property
+    def names(self) -> Path:
+        """The directory of the hosts file that all members share."""
+        return self.fs / "names"
+
     def node(self, name: str) -> Path:
         """What a node writes, seen from the machine."""
         return self.fs / "nodes" / name
@@ -99,14 +106,23 @@ class LabPaths:
         """The name of a member's network namespace for people and for `ip netns exec`."""
         return NETNS / f"{self.lab}-{member}"
 
+    def host_space(self, host: str) -> Space:
+        """How to enter an emulated host (a node, a router, the outside host): its network, files and host name."""
+        return Space(host, net=self.pins / f"{host}.net", mnt=self.mount_pins / host, uts=self.pins / f"{host}.uts")
+
     def node_space(self, node: str) -> Space:
-        """How to enter a node: its network, files and host name."""
-        return Space(node, net=self.pins / f"{node}.net", mnt=self.mount_pins / node, uts=self.pins / f"{node}.uts")
+        """How to enter a node."""
+        return self.host_space(node)
 
     def pod_space(self, pod: str, node: str) -> Space:
         """How to enter a pod: its own network and host name, the files of its node (as a sandbox without an image)."""
-        return Space(pod, net=self.pins / f"{pod}.net", mnt=self.mount_pins / node, uts=self.pins / f"{pod}.uts")
+        return self._guest_space(pod, host=node)
 
-    def plain_space(self, member: str) -> Space:
-        """How to enter a router, the outside host or the underlay: a network namespace and nothing else."""
-        return Space(member, net=self.pins / f"{member}.net")
+    @property
+    def underlay_space(self) -> Space:
+        """How to enter the network between the hosts, which is nobody's; it has the files of the outside host."""
+        return self._guest_space(UNDERLAY, host=OUTSIDE)
+
+    def _guest_space(self, guest: str, *, host: str) -> Space:
+        """How to enter who has a network and a name, but shares the files of a host, all but /sys."""
+        return replace(self.host_space(guest), mnt=self.mount_pins / host, own_sysfs=True)

@@ -180,8 +180,10 @@ class Lab:
             return self.pods[target].space
         if target in self.nodes:
             return self.nodes[target].space
-        if target in {OUTSIDE, UNDERLAY, *self.routers}:
-            return self.paths.plain_space(target)
+        if target in {OUTSIDE, *self.routers}:
+            return self.paths.host_space(target)
+        if target == UNDERLAY:
+            return self.paths.underlay_space
         known = ", ".join([*self.pods, *self.nodes, *self.routers, OUTSIDE, UNDERLAY])
         raise InputError(f"lab {self.name} has nobody named {target}", hint=f"it has {known}")
 

@@ -21,6 +21,7 @@ from testbed.machine import interrupts
 
 T = TypeVar("T")
 
+_CGROUP: Final = Path("/sys/fs/cgroup")
 _ETH_P_ALL: Final = 0x0003
 _KINDS: Final = (("uts", netns.CLONE_NEWUTS), ("mnt", netns.CLONE_NEWNS), ("net", netns.CLONE_NEWNET))
 
@@ -34,12 +35,15 @@ class Space:
         net: Its network namespace.
         mnt: Its mount namespace, or None to keep the caller's.
         uts: Its host name, or None to keep the caller's.
+        own_sysfs: Whether `mnt` is somebody else's, whose /sys shows other devices. Who enters then gets a copy of that
+            namespace with a /sys of `net`; the copy goes with the last process in it.
     """
 
     name: str
     net: Path
     mnt: Path | None = None
     uts: Path | None = None
+    own_sysfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,37 @@ def enter(space: Space) -> None:
             netns.unshare(netns.CLONE_FS)  # setns(CLONE_NEWNS) refuses a thread that shares its cwd with others
         for fd, flag in descriptors:
             netns.setns(fd, flag)
+        if space.own_sysfs:
+            # What is mounted here stays here: mounts of emulated hosts are private (nodespace), and so are copies.
+            netns.unshare(netns.CLONE_NEWNS)
+            mount_sysfs()
     finally:
         for fd, _ in descriptors:
             os.close(fd)
+
+
+def mount_sysfs() -> None:
+    """Mount a /sys that shows the devices of the calling thread's network namespace; cgroups are the machine's."""
+    cgroup = os.open(_CGROUP, os.O_PATH | os.O_CLOEXEC) if _CGROUP.is_dir() else None
+    netns.mount("sysfs", Path("/sys"), "sysfs", netns.MS_NOSUID | netns.MS_NODEV | netns.MS_NOEXEC)
+    if cgroup is not None:
+        netns.mount(f"/proc/thread-self/fd/{cgroup}", _CGROUP, flags=netns.MS_BIND | netns.MS_REC)
+        os.close(cgroup)
+
+
+def host_name(name: str) -> int:
+    """A descriptor of a new UTS namespace in which the host is called `name`; the caller closes it.
+
+    Raises:
+        OSError: The kernel refused.
+    """
+
+    def apart() -> int:
+        netns.unshare(netns.CLONE_NEWUTS)
+        netns.sethostname(name)
+        return netns.current("uts")
+
+    return in_thread(f"naming-{name}", apart)
 
 
 def call(space: Space, function: Callable[[], T]) -> T:

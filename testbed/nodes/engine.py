@@ -1,6 +1,6 @@
 """The lab's engine: bare hosts and the network between them, made in one pass and gone with one unmount.
 
-Read `build`: tmpfs, switches, then the nodes in batches: namespaces, cables, addresses, pins. Until the pins are set,
+Read `build`: tmpfs, switches, then the hosts in batches: namespaces, cables, addresses, pins. Until the pins are set,
 everything hangs on the processes at work: if they die, the kernel takes it all back. Nothing here knows of agents, pods
 or scenarios; `testbed.life.up` puts those on top.
 """
@@ -16,13 +16,14 @@ from plugin.core.errors import InputError
 from plugin.link import netns
 from plugin.link.netlink import Netlink
 from testbed.lab.paths import UNDERLAY, LabPaths
-from testbed.nodes import mounts
-from testbed.nodes.nodespace import NodeBuilder, NodeSetup, Template, concealed, hosts_file, needed_paths, prepare
+from testbed.machine.space import host_name
+from testbed.nodes import mounts, names
+from testbed.nodes.nodespace import NodeBuilder, NodeSetup, Template, concealed, needed_paths, prepare
 from testbed.nodes.underlay_build import HOSTS_AT_ONCE, Wiring, make_switches, neighbour_messages
 from testbed.nodes.workers import run_forked
 from testbed.topology.underlay import UnderlayPlan
 
-_NODES_PER_WORKER_MIN: Final = 4
+_HOSTS_PER_WORKER_MIN: Final = 4
 """Fewer are not worth a process."""
 
 
@@ -66,7 +67,7 @@ def _mount_lab(paths: LabPaths) -> None:
 def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = lambda _count: None) -> None:
     """Make the hosts of the plan, wire them, and pin everything under its name.
 
-    The nodes are shared out among as many processes as there are processors.
+    The hosts are shared out among as many processes as there are processors.
 
     Args:
         paths: The lab; its directory exists and is locked by the caller.
@@ -77,51 +78,52 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
         MissingError: The kernel lacks something.
         OSError: It refused something else; the caller tears the lab down.
     """
-    nodes = {host.name: str(host.uplink.address.ip) for host in plan.hosts if host.kind == "node"}
+    hosts = [host.name for host in plan.hosts]
     _mount_lab(paths)
+    names.begin(paths, plan)
     with ExitStack() as stack:
-        setup = NodeSetup(paths, hosts_file(nodes), concealed(needed_paths(), mounts.mount_points()))
+        setup = NodeSetup(paths, concealed(needed_paths(), mounts.mount_points()))
         template = prepare(setup)
         stack.callback(os.close, template.mnt)
         underlay = stack.enter_context(netns.new_netns())
         make_switches(plan, underlay)
-        plain = {host.name: stack.enter_context(netns.new_netns()) for host in plan.hosts if host.kind != "node"}
-        with closing(Wiring(plan, underlay)) as wiring:
-            wiring.plug_in(plain)
-        pin_networks(paths, {UNDERLAY: underlay, **plain})
+        pin_networks(paths, {UNDERLAY: underlay})
+        name = host_name(UNDERLAY)
+        stack.callback(os.close, name)
+        mounts.pin(name, paths.pins / f"{UNDERLAY}.uts")
         # One lock of the kernel covers all network configuration: whoever sleeps until it is free leaves the processor
         # to others, whoever spins for it does not. A record lock belongs to a process, so it tells the workers apart.
         turn = os.memfd_create("weavelab-turn")
         stack.callback(os.close, turn)
-        workers = min(len(os.sched_getaffinity(0)), -(-len(nodes) // _NODES_PER_WORKER_MIN))
-        shares = [tuple(nodes)[worker::workers] for worker in range(workers)]
-        run_forked([partial(_build_nodes, setup, template, plan, underlay, turn, share) for share in shares], done=done)
+        workers = min(len(os.sched_getaffinity(0)), -(-len(hosts) // _HOSTS_PER_WORKER_MIN))
+        shares = [hosts[worker::workers] for worker in range(workers)]
+        run_forked([partial(_build_hosts, setup, template, plan, underlay, turn, share) for share in shares], done=done)
 
 
-def _build_nodes(
+def _build_hosts(
     setup: NodeSetup,
     template: Template,
     plan: UnderlayPlan,
     underlay: int,
     turn: int,
-    nodes: Sequence[str],
+    hosts: Sequence[str],
     done: Callable[[int], None],
 ) -> None:
-    """Make, wire and pin these nodes: the whole work of one process; `turn` is the lock to wire under."""
+    """Make, wire and pin these hosts: the whole work of one process; `turn` is the lock to wire under."""
     builder = NodeBuilder(setup, template)
     with closing(Wiring(plan, underlay)) as wiring:
-        for start in range(0, len(nodes), HOSTS_AT_ONCE):
-            batch = {node: builder.build(node) for node in nodes[start : start + HOSTS_AT_ONCE]}
+        for start in range(0, len(hosts), HOSTS_AT_ONCE):
+            batch = {host: builder.build(host) for host in hosts[start : start + HOSTS_AT_ONCE]}
             builder.go_home()
             with _locked(turn):
-                wiring.plug_in({node: made.net for node, made in batch.items()})
-            for node, made in batch.items():
-                mounts.pin(made.mnt, setup.paths.mount_pins / node)
-                mounts.pin(made.uts, setup.paths.pins / f"{node}.uts")
-            pin_networks(setup.paths, {node: made.net for node, made in batch.items()})
+                wiring.plug_in({host: made.net for host, made in batch.items()})
+            for host, made in batch.items():
+                mounts.pin(made.mnt, setup.paths.mount_pins / host)
+                mounts.pin(made.uts, setup.paths.pins / f"{host}.uts")
+            pin_networks(setup.paths, {host: made.net for host, made in batch.items()})
             for made in batch.values():
                 made.close()  # from here on the pins alone hold it
-            done(len(batch))
+            done(sum(plan.host(host).kind == "node" for host in batch))
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def ensure_netns_directory() -> None:
     Raises:
         OSError: The kernel refused.
     """
-    with _alone():
+    with _netns_lock():
         if _is_mount_point(NETNS):
             return
         if NETNS.is_dir():
@@ -136,7 +136,7 @@ def ensure_netns_directory() -> None:
 
 def drop_netns_directory() -> None:
     """Remove /run/netns if we made it, no lab is left, and nobody has anything in it."""
-    with contextlib.suppress(OSError), _alone():
+    with contextlib.suppress(OSError), _netns_lock():
         if not _OURS.exists() or any(entry.is_dir() for entry in RUN.iterdir()):
             return
         # Where something is in it, or comes in between (ENOTEMPTY, EBUSY), it is theirs now; a command that was killed
@@ -149,10 +149,15 @@ def drop_netns_directory() -> None:
         _OURS.unlink()
 
 
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _netns_lock() -> contextlib.AbstractContextManager[None]:
     """Nobody else of us makes or removes /run/netns meanwhile: a lock on /run, which everybody sees alike."""
-    fd = os.open(NETNS.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return alone(NETNS.parent)
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Nobody else of us is in a block for that directory meanwhile, in whatever thread or process."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

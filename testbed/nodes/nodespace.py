@@ -1,17 +1,19 @@
-"""Builds the inside of emulated nodes: for each a network, mount and UTS namespace with its own /etc, /opt, /var, /run.
+"""Builds the inside of emulated hosts: for each a network, mount and UTS namespace with its own /etc, /opt, /var, /run.
 
-A node is namespaces and nothing else: no shell and no init process. Each starts from a *template*, a mount namespace
-that is the machine's minus everything of labs (copied mounts would keep their namespaces alive). What comes out are
-descriptors; `testbed.nodes.engine` pins them.
+Nodes, routers and the outside host are made alike; "node" below is any of them. A node is namespaces and nothing else:
+no shell and no init process. Each starts from a *template*, a mount namespace that is the machine's minus everything of
+labs (copied mounts would keep their namespaces alive). What comes out are descriptors; `engine` pins them.
 
 Inside a node:
     /etc /opt /var/lib /var/log   overlays of three layers: the machine's files; what all nodes have in common
                                   (/etc/hosts, and empty /etc/cni, /opt/cni, /var/lib/cni, ...); the node's changes
     /run                          the node's own: /run/netns, /run/weave, lock files
+    /run/names                    the names of all members, read-only; /etc/hosts leads there
     /sys                          of the node's network namespace, with the machine's cgroups
     /etc/hostname                 the node's own
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -24,7 +26,8 @@ from plugin.core.errors import MissingError
 from plugin.link import netns
 from testbed.lab.paths import NETNS, LabPaths
 from testbed.machine.checkout import CODE
-from testbed.machine.space import in_thread
+from testbed.machine.space import in_thread, mount_sysfs
+from testbed.nodes import names
 from testbed.nodes.mounts import SOURCE, detach, mount_id, mount_table, pin, release
 
 _OVERLAYS: Final[Mapping[str, str]] = {"etc": "/etc", "opt": "/opt", "lib": "/var/lib", "log": "/var/log"}
@@ -46,8 +49,6 @@ _REPLACED: Final = (Path("/run"), Path("/sys"))
 _FIRST_MOUNT_NAMESPACE_MAX: Final = 0xF000_0001
 """Inode of the first mount namespace: reserved (below 0xF0000000) since Linux 6.18, one of the first two before."""
 
-_CGROUP: Final = Path("/sys/fs/cgroup")
-
 
 class Namespaces(NamedTuple):
     """Descriptors of a node's namespaces; whoever holds them keeps the node alive."""
@@ -68,12 +69,10 @@ class NodeSetup:
 
     Attributes:
         paths: The lab.
-        hosts: The text of /etc/hosts.
         kept: Files and folders of the machine that a node must see although the mounts above would conceal them.
     """
 
     paths: LabPaths
-    hosts: str
     kept: tuple[Path, ...]
 
 
@@ -101,13 +100,6 @@ def check_no_chroot() -> None:
             "wanted a root directory that is the root of its mount namespace, found a chroot",
             hint="use a container or a VM, or pivot_root instead of chroot: unshare --mount, then pivot_root",
         )
-
-
-def hosts_file(addresses: Mapping[str, str]) -> str:
-    """The /etc/hosts of every node: name -> address of all nodes."""
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    lines += [f"{address}\t{name}" for name, address in addresses.items()]
-    return "\n".join(lines) + "\n"
 
 
 def needed_paths() -> tuple[Path, ...]:
@@ -248,7 +240,13 @@ def _prepare_common(setup: NodeSetup) -> None:
         (setup.paths.common / name).mkdir()
         # An opaque directory hides what the machine has there.
         os.setxattr(setup.paths.common / name, "trusted.overlay.opaque", b"y")
-    (setup.paths.common / "etc/hosts").write_text(setup.hosts, encoding="utf-8")
+    etc = setup.paths.common / "etc"
+    (etc / "hosts").symlink_to(names.SEEN_AT / names.FILE)
+    # The machine's name servers cannot be reached from inside: whoever asked them would wait for nothing.
+    (etc / "resolv.conf").write_text(names.RESOLV_CONF, encoding="ascii")
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # a machine without: its C library has an order of its own
+        machine = Path("/etc/nsswitch.conf").read_text(encoding="utf-8")
+        (etc / "nsswitch.conf").write_text(names.nsswitch(machine), encoding="utf-8")
 
 
 def _prepare_directories(setup: NodeSetup, node: str) -> None:
@@ -264,14 +262,16 @@ def _build_node(setup: NodeSetup, node: str) -> Namespaces:
     netns.sethostname(node)
     root = setup.paths.node(node)
     # What is bound back later is opened now, while its path still leads to it.
-    kept = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in setup.kept]
+    bound = {path: path for path in setup.kept} | {names.SEEN_AT: setup.paths.names}
+    kept = [(path, os.open(source, os.O_PATH | os.O_CLOEXEC)) for path, source in bound.items()]
     try:
         for name, target in _OVERLAYS.items():
             _mount_overlay(setup.paths.common / name, root / name, Path(target))
-        _mount_sysfs()
+        mount_sysfs()
         netns.mount(os.fspath(root / "run"), Path("/run"), flags=netns.MS_BIND)
         for path, fd in kept:
             _bind_back(fd, path)
+        netns.mount("none", names.SEEN_AT, flags=netns.MS_REMOUNT | netns.MS_BIND | netns.MS_RDONLY)
     finally:
         for _, fd in kept:
             os.close(fd)
@@ -292,15 +292,6 @@ def _mount_overlay(common: Path, layers: Path, target: Path) -> None:
             f"wanted an overlay on {target} of each node, found: {error.strerror}",
             hint="weavelab needs a real root (no unprivileged container); the kernel's log (dmesg) has the reason",
         ) from error
-
-
-def _mount_sysfs() -> None:
-    """/sys shows the network devices of the namespace it was mounted in; cgroups are the machine's either way."""
-    cgroup = os.open(_CGROUP, os.O_PATH | os.O_CLOEXEC) if _CGROUP.is_dir() else None
-    netns.mount("sysfs", Path("/sys"), "sysfs", netns.MS_NOSUID | netns.MS_NODEV | netns.MS_NOEXEC)
-    if cgroup is not None:
-        netns.mount(f"/proc/thread-self/fd/{cgroup}", _CGROUP, flags=netns.MS_BIND | netns.MS_REC)
-        os.close(cgroup)
 
 
 def _bind_back(fd: int, path: Path) -> None:

@@ -165,6 +165,7 @@ class RuntimeClient:
         image: str,
         command: Sequence[str] = (),
         attempt: int = 0,
+        mounts: Mapping[str, str] | None = None,
         timeout_s: float = CALL_S,
     ) -> str:
         """CreateContainer. Returns its id.
@@ -176,12 +177,17 @@ class RuntimeClient:
             image: What it is made from; the runtime has it.
             command: The program and its arguments; the image's own when empty.
             attempt: Counts the containers of that name.
+            mounts: Paths in the container, and what of the node is seen there, read-only.
             timeout_s: When to give up.
         """
         container = pb.ContainerConfig(
             metadata=pb.ContainerMetadata(name=name, attempt=attempt),
             image=pb.ImageSpec(image=image),
             command=command,
+            mounts=[
+                pb.Mount(container_path=inside, host_path=outside, readonly=True)
+                for inside, outside in (mounts or {}).items()
+            ],
             labels=dict(config.labels),
             linux=pb.LinuxContainerConfig(
                 security_context=pb.LinuxContainerSecurityContext(

@@ -21,7 +21,7 @@ from testbed.lab.paths import NETNS, LabPaths
 from testbed.lab.progress import Silent
 from testbed.life import down, up
 from testbed.machine.space import Space, run
-from testbed.nodes import engine, mounts
+from testbed.nodes import engine, mounts, names
 from testbed.nodes.nodespace import check_no_chroot
 from testbed.topology.model import NodeSpec, PodSpec, Router, Segment, Topology, Underlay
 from testbed.topology.underlay import UnderlayPlan, plan_underlay
@@ -77,14 +77,14 @@ def said(space: Space, *argv: str) -> str:
 
 
 def test_nodes_reach_each_other_through_the_router_and_nothing_else_was_made(racks: UnderlayPlan) -> None:
-    node1, router = PATHS.node_space("node1"), PATHS.plain_space("router1")
+    node1, router = PATHS.node_space("node1"), PATHS.host_space("router1")
     far = racks.host("node2").uplink.address.ip
     assert "ttl=63" in said(node1, "ping", "-c1", "-W2", str(far))
     assert "ttl=6" in said(node1, "ping", "-c1", "-W2", "198.51.100.1")
     assert said(router, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
     assert said(node1, "cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
     assert said(node1, "cat", "/sys/class/net/eth0/mtu").strip() == "1400"
-    devices = said(PATHS.plain_space("underlay"), "ip", "-br", "link")
+    devices = said(PATHS.underlay_space, "ip", "-br", "link")
     assert {line.split()[0].split("@")[0] for line in devices.splitlines()} >= {"br-left", "br-right", "node1", "node2"}
 
 
@@ -110,6 +110,63 @@ def test_a_node_has_its_own_files_host_name_and_devices() -> None:
         f"{name}\n" for name in sorted(entry.name for entry in Path("/sys/fs/cgroup").iterdir())
     )
     assert said(node1, "cat", "/etc/passwd") == Path("/etc/passwd").read_text()
+
+
+@pytest.mark.usefixtures("racks")
+@pytest.mark.parametrize(
+    ("space", "devices"),
+    [
+        (PATHS.host_space("router1"), ["eth0", "eth1", "lo"]),
+        (PATHS.host_space("outside"), ["eth0", "lo"]),
+        (PATHS.underlay_space, ["br-left", "br-right", "lo", "node1", "node2", "outside", "router1_0", "router1_1"]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Space) else "",
+)
+def test_whoever_is_no_node_has_a_name_and_devices_of_its_own_too(space: Space, devices: list[str]) -> None:
+    assert said(space, "hostname").strip() == space.name
+    assert sorted(said(space, "ls", "/sys/class/net").split()) == devices
+    assert sorted(said(space, "ls", "/sys/fs/cgroup").split()) == sorted(
+        entry.name for entry in Path("/sys/fs/cgroup").iterdir()
+    )
+    said(space, "touch", f"/etc/mark-{NAME}")
+    assert not Path(f"/etc/mark-{NAME}").exists()
+
+
+@pytest.mark.usefixtures("racks")
+@pytest.mark.parametrize(
+    "space",
+    [PATHS.host_space("node1"), PATHS.host_space("router1"), PATHS.underlay_space],
+    ids=lambda space: space.name,
+)
+def test_names_are_looked_up_in_the_labs_list_and_no_name_server_is_asked(space: Space) -> None:
+    for name, address in (("node2", "192.168.62.11"), ("router1", "192.168.61.1"), ("outside", "198.51.100.1")):
+        assert said(space, "getent", "hosts", name).split()[0] == address
+    names.add(PATHS, "red", "10.32.0.9")
+    assert said(space, "getent", "hosts", "red").split()[0] == "10.32.0.9"
+    names.remove(PATHS, "red")
+    assert run(space, ["getent", "hosts", "red"], timeout_s=10).returncode == 2
+    assert "nameserver" not in said(space, "cat", "/etc/resolv.conf")
+    services = said(space, "cat", "/etc/nsswitch.conf").splitlines()
+    assert [line.split(":")[1].split() for line in services if line.startswith("hosts")] == [["files"]]
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_node_may_have_a_list_of_names_of_its_own_but_cannot_change_that_of_all() -> None:
+    node1, node2 = PATHS.node_space("node1"), PATHS.node_space("node2")
+    assert run(node1, ["sh", "-c", "echo 192.0.2.1 mine >> /etc/hosts"], timeout_s=5).returncode != 0
+    own = "cp --remove-destination /run/names/hosts /etc/hosts && echo 192.0.2.1 mine >> /etc/hosts"
+    assert own.partition(" && ")[0] in said(node1, "cat", "/etc/hosts"), "the file says how"
+    said(node1, "sh", "-c", own)
+    assert said(node1, "getent", "hosts", "mine").split()[0] == "192.0.2.1"
+    assert run(node2, ["getent", "hosts", "mine"], timeout_s=10).returncode == 2
+
+
+@pytest.mark.usefixtures("racks")
+def test_what_is_mounted_in_a_copy_of_a_hosts_files_goes_with_the_process() -> None:
+    outside = PATHS.host_space("outside")
+    before = said(outside, "cat", "/proc/self/mounts")
+    assert "copy" in said(PATHS.underlay_space, "sh", "-c", "mount -t tmpfs copy /run/lock && cat /proc/self/mounts")
+    assert said(outside, "cat", "/proc/self/mounts") == before
 
 
 @pytest.mark.usefixtures("racks")

@@ -14,7 +14,7 @@ from testbed.lab.agent_api import AgentError, get
 from testbed.machine import processes
 from testbed.machine.processes import ProcessId
 from testbed.nodes.mounts import Mount, mount_table
-from testbed.nodes.nodespace import concealed, hosts_file, needed_paths
+from testbed.nodes.nodespace import concealed, needed_paths
 from tests.support.project import ROOT
 
 POINTS = [Path("/"), Path("/run"), Path("/opt/tools"), Path("/var/lib/docker"), Path("/etc/resolv.conf")]
@@ -45,10 +45,6 @@ def test_our_code_and_interpreter_are_among_what_an_agent_needs() -> None:
     needed = needed_paths()
     assert ROOT in needed
     assert all(path.is_absolute() and path != Path("/") for path in needed)
-
-
-def test_a_nodes_hosts_file_lists_all_nodes() -> None:
-    assert hosts_file({"node1": "192.168.56.11"}).splitlines()[-1] == "192.168.56.11\tnode1"
 
 
 def test_the_mount_table_is_read_with_its_escapes_and_optional_fields() -> None:
