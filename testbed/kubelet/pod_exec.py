@@ -8,7 +8,8 @@ has ended.) `run_in_container` is CRI's ExecSync, which a kubelet's probes use: 
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -58,14 +59,28 @@ def terminal_argv(lab: Lab, pod: LabPod, command: Sequence[str], *, terminal: bo
     return [program("runc") or "runc", "--root", _RUNC_ROOT, "exec", *options, container.id, *command]
 
 
-def run_in_container(lab: Lab, pod: LabPod, argv: Sequence[str], *, timeout_s: float) -> Completed:
+def run_in_container(
+    lab: Lab,
+    pod: LabPod,
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    ending: Callable[[Callable[[], None]], AbstractContextManager[None]],
+) -> Completed:
     """Run a command in the pod's container to its end, at most about `timeout_s` seconds (whole ones, at least 1).
+
+    Args:
+        lab: The lab.
+        pod: Where.
+        argv: The program and its arguments.
+        timeout_s: When it is killed.
+        ending: Told how the call can be ended before its time; see `testbed.probes.command.Processes.ending`.
 
     Raises:
         CheckError: No container runs, or it has no such program.
     """
     started_s = time.monotonic()
-    with ContainerdKubelet(lab.paths, pod.node).client() as runtime:
+    with ContainerdKubelet(lab.paths, pod.node).client() as runtime, ending(runtime.close):
         container = running_container(runtime, pod.name, pod.container_id)
         try:
             done = runtime.exec_sync(container.id, argv, timeout_s=timeout_s)

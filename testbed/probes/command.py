@@ -10,8 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from plugin.core.errors import WeaveError
@@ -40,6 +40,7 @@ class Processes:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = threading.Event()
+        self._endings: set[Callable[[], None]] = set()
 
     @property
     def stopped(self) -> bool:
@@ -107,13 +108,36 @@ class Processes:
         """
         return self.finish(self.start(space, argv), argv, timeout_s=timeout_s)
 
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """For what is no program of ours (a call of a runtime): `end` is called when the run is stopped meanwhile.
+
+        Raises:
+            StoppedError: The run was stopped; whatever else the block failed with followed from that.
+        """
+        with self._lock:
+            self._endings.add(end)
+        try:
+            if self.stopped:
+                raise StoppedError("the run was stopped")
+            yield
+        except WeaveError as error:
+            if self.stopped:
+                raise StoppedError("the run was stopped") from error
+            raise
+        finally:
+            with self._lock:
+                self._endings.discard(end)
+
     def stop(self) -> None:
         """End every running program and start no other. Threads inside `run` return at once."""
         self._stopped.set()
         with self._lock:
-            running = tuple(self._running)
+            running, endings = tuple(self._running), tuple(self._endings)
         for process in running:
             _kill_group(process)
+        for end in endings:
+            end()
 
     @staticmethod
     def _kill(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from plugin.core.errors import InputError
 from testbed.lab.running import Lab
 from testbed.machine.space import Space
 from testbed.topology.names import OUTSIDE
+from testbed.topology.placeholders import MemberKind, Placeholder
 from testbed.topology.steps import Ping
 from testbed.topology.targets import expand, pairs
 
@@ -28,7 +28,7 @@ class Member:
     """
 
     name: str
-    kind: Literal["pod", "node", "outside", "router"]
+    kind: MemberKind
     node: str | None
     address: str
     ifname: str = "eth0"
@@ -56,6 +56,35 @@ def member(lab: Lab, name: str, *, own_node: bool = False) -> Member:
         return Member(name, "router", None, "")
     known = ", ".join([*lab.pods, *lab.nodes, OUTSIDE])
     raise InputError(f"the lab {lab.name} has no {name!r}", hint=f"it has {known}")
+
+
+def value_of(lab: Lab, wanted: Placeholder) -> str:
+    """The value of a placeholder, as it is now; the loader has seen that there is such a one in the file.
+
+    Raises:
+        InputError: The lab does not have it at the moment: the pod is gone, or the switch has no address yet.
+    """
+    who, what = wanted
+    try:
+        end = member(lab, who)
+    except InputError as error:
+        raise InputError(f"no value for {wanted}: {error.message} now", hint=error.hint) from error
+    if what in {"switch", "gateway"}:  # the gateway of a pod is the switch of its node
+        assert end.node is not None, "asked of nodes and pods only"
+        address = lab.nodes[end.node].bridge_address
+        if address is None:
+            raise InputError(
+                f"no value for {wanted}: the switch of {end.node} has no address now",
+                hint="its agent has not given it one yet, or somebody took it away",
+            )
+        return str(address)
+    values = {"name": who, "address": end.address, "interface": end.ifname, "node": end.node or ""}
+    if end.kind == "pod":
+        return (values | {"mac": lab.pods[who].mac})[what]
+    uplink = lab.underlay.host(who).uplink
+    # A router has several of everything: what it has in its first segment.
+    values |= {"address": end.address or str(uplink.address.ip), "interface": uplink.ifname, "mac": uplink.mac}
+    return values[what]
 
 
 def ping_pairs(lab: Lab, ping: Ping) -> tuple[tuple[Member, Member], ...]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from testbed.topology.model import Topology
 from testbed.topology.names import ALL_NODES, ALL_PODS, OUTSIDE, OWN_NODE
+from testbed.topology.placeholders import SELF, VALUES, fill, kind_of, placeholders
 from testbed.topology.steps import KINDS, Chaos, Exec, Iperf, Ping, Pod, Step, Wire
 from testbed.topology.targets import expand, pairs
 from testbed.topology.text import Finding, Findings, KeyPath
@@ -135,12 +136,39 @@ def _exec(topology: Topology, path: KeyPath, command: Exec) -> Findings:
     yield from _targets(topology, (*path, "on"), command.on, known, nouns="pod, node or router")
     if not (command.command.strip() if isinstance(command.command, str) else any(command.command)):
         yield Finding((*path, "command"), "'command' is empty: wanted a command line")
+    yield from _values(topology, path, command)
     if command.stdout_matches is not None:
         try:
-            re.compile(command.stdout_matches)
+            re.compile(fill(command.stdout_matches, lambda _: "0"))
         except re.error as error:
             message = f"'stdout_matches' is no regular expression: {error}"
             yield Finding((*path, "stdout_matches"), message)
+
+
+def _values(topology: Topology, path: KeyPath, command: Exec) -> Findings:
+    """Every placeholder is a value that somebody of this lab has."""
+    words = command.command if isinstance(command.command, list) else []
+    texts: list[tuple[KeyPath, str | None]] = [((*path, "command", index), word) for index, word in enumerate(words)]
+    if isinstance(command.command, str):
+        texts.append(((*path, "command"), command.command))
+    texts += [
+        ((*path, "stdout_contains"), command.stdout_contains),
+        ((*path, "stdout_matches"), command.stdout_matches),
+    ]
+    members = [*topology.pods, *topology.nodes, *topology.underlay.routers, OUTSIDE]
+    on = [name for name in expand(topology, command.on) if name in members]
+    for place, text in texts:
+        for found in dict.fromkeys(placeholders(text or "")):
+            problem = ""
+            if found.who not in {SELF, *members}:
+                problem = f"there is no '{found.who}'{nearest(found.who, [SELF, *members])}"
+            for name in on if found.who == SELF else [found.who]:
+                kind = kind_of(topology, name)
+                if kind is not None and found.what not in VALUES[kind]:
+                    whose = "the outside host" if kind == OUTSIDE else f"the {kind} '{name}'"
+                    problem = f"{whose} has no value '{found.what}'{nearest(found.what, VALUES[kind])}"
+            if problem:
+                yield Finding(place, f"{found}: {problem}; if the text itself is meant: {{{found}}}")
 
 
 def _pod(topology: Topology, path: KeyPath, change: Pod) -> Findings:

@@ -105,7 +105,11 @@ class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ]
     command: Annotated[
         str | list[str],
-        Meta(description="A shell command line, or a list: a program and its arguments, without a shell."),
+        Meta(
+            description="A shell command line, or a list: a program and its arguments, without a shell. "
+            "`{green.address}`, `{node1.switch}`, `{self.name}` and the like are filled in, here and in what the "
+            "output should have.",
+        ),
     ]
     exit_code: Annotated[int, Meta(ge=0, le=255, description="The exit code it should have.")] = 0
     stdout_contains: Annotated[str | None, Meta(description="Text that its output should contain.")] = None

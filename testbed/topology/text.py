@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from testbed.topology.placeholders import placeholders
+
 KeyPath = tuple[str | int, ...]
 """Where a value stands: keys and list positions from the top, such as ``("nodes", "node1", "address")``."""
 
@@ -263,6 +265,8 @@ def _syntax_problem(error: MarkedYAMLError, text: str) -> Problem:
     line = lines[mark.line - 1] if mark.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return Problem(mark, _SYNTAX[0].sentence)
+    if "flow mapping" in str(error.context or "") and (value := next(placeholders(line), None)):
+        return Problem(mark, f"text with {value} in it has to be quoted here, inside of other braces")
     for known in _SYNTAX:
         if known.problem in found and known.context in str(error.context or ""):
             return Problem(context if known.at_context else mark, known.sentence)
@@ -286,10 +290,16 @@ def shown(value: Any) -> str:
         case bool():
             return str(value).lower()
         case dict():
-            return f"keys with values ({', '.join(list(value)[:3])})" if value else "an empty mapping"
+            return _shown_keys([str(key) for key in value])
         case list():
             return f"a list of {len(value)}" if value else "an empty list"
         case str():
             return repr(value if len(value) <= 60 else value[:57] + "...")
         case _:
             return str(value)
+
+
+def _shown_keys(keys: list[str]) -> str:
+    if len(keys) == 1 and next(placeholders(braced := f"{{{keys[0]}}}"), None):
+        return f"{braced} without quotes"  # YAML takes it for a mapping
+    return f"keys with values ({', '.join(keys[:3])})" if keys else "an empty mapping"

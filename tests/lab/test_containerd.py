@@ -136,6 +136,31 @@ def test_exec_runs_in_the_container(lab: dict[str, str]) -> None:
     assert len(processes) < 6, "the machine's processes show"
 
 
+def test_a_container_finds_the_members_of_the_lab_by_name_also_those_that_come_later(lab: dict[str, str]) -> None:
+    everybody = {**lab, "node1": "192.168.56.11", "outside": "198.51.100.1"}
+    for name, address in everybody.items():
+        assert f"PING {name} ({address})" in ok("exec", "web", "--", "ping", "-c1", "-W2", name)
+    assert weavelab("exec", "web", "--", "ping", "-c1", "nobody").returncode == 1
+    assert "nameserver" not in ok("exec", "web", "--", "cat", "/etc/resolv.conf")
+    before = ok("exec", "web", "--", "cat", "/etc/hosts")
+    ok("run", "recreate", "--lab", LAB)
+    ok("run", "restart", "--lab", LAB)
+    listed = ok("exec", "red", "--", "cat", "/etc/hosts")
+    assert sorted(listed.split()) != sorted(before.split()), "web has another address now"
+    assert ok("exec", "node1", "--", "cat", "/etc/hosts") == listed == ok("exec", "blue", "--", "cat", "/etc/hosts")
+    assert "1 packets received" in ok("exec", "red", "--", "ping", "-c1", "-W2", "web")
+
+
+def test_a_step_on_several_containers_runs_in_all_of_them_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "waits.yaml"
+    waits = "{exec: {on: all-pods, command: sleep 1.2}, within_s: 2}"
+    file.write_text(
+        f"name: waits\nkubelet: containerd\nnodes: {{node1: }}\npods: {{a: {{node: node1}}, b: {{node: node1}}, "
+        f"c: {{node: node1}}}}\nscenarios: [{{name: waits, steps: [{waits}]}}]\n"
+    )
+    ok("run", "--topology", file, "--name", f"{LAB}w")
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [

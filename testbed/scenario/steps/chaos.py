@@ -26,10 +26,9 @@ from testbed.machine import interrupts
 from testbed.machine.space import Space
 from testbed.probes import ping as probe
 from testbed.probes.command import StoppedError
-from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.attempt import Attempt, Run, in_parallel
 from testbed.scenario.members import WEAVELAB, exec_hint
 from testbed.scenario.results import CommandEvidence, Evidence, PingEvidence
-from testbed.scenario.steps.ping import in_parallel
 from testbed.topology import steps
 from testbed.topology.steps import Step
 

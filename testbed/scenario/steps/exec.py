@@ -3,11 +3,14 @@
 import re
 from typing import Final
 
+import msgspec
+
 from testbed.machine.space import Completed
 from testbed.probes.command import describe_end, exec_argv
-from testbed.scenario.attempt import Attempt, Run
-from testbed.scenario.members import Member, concerned, exec_hint, exec_members, space_of
+from testbed.scenario.attempt import Attempt, Run, in_parallel
+from testbed.scenario.members import Member, concerned, exec_hint, exec_members, space_of, value_of
 from testbed.scenario.results import CommandEvidence
+from testbed.topology.placeholders import SELF, Placeholder, fill
 from testbed.topology.steps import Exec, Step
 
 _OUTPUT_KEPT_MAX: Final = 64 * 1024
@@ -16,8 +19,8 @@ SHOWN_MAX: Final = 80
 
 def expectation(run: Run, step: Step) -> str:
     """What the step expects, as a sentence."""
-    action = _action(step)
-    on = exec_members(run.lab, action.on)
+    on = exec_members(run.lab, _action(step).on)
+    action = _filled(run, _action(step), on[0] if len(on) == 1 else None)
     who = on[0].name if len(on) == 1 else f"each of {', '.join(end.name for end in on)}"
     text = f"on {who}: `{_command_text(action)}` exits with {action.exit_code}"
     if action.stdout_contains is not None:
@@ -28,34 +31,47 @@ def expectation(run: Run, step: Step) -> str:
 
 
 def attempt(run: Run, step: Step, deadline_s: float, previous: Attempt | None) -> Attempt:  # noqa: ARG001 - one shape for all kinds
-    """Run the command on every member, one after the other, and judge."""
-    action = _action(step)
-    argv = exec_argv(action.command)
-    evidence = []
-    failed: list[Member] = []
-    for end in exec_members(run.lab, action.on):
-        completed = _run(run, end, argv, timeout_s=deadline_s - run.clock())
-        problem = judge(action, completed)
-        if problem:
-            failed.append(end)
-        evidence.append(
-            CommandEvidence(
-                on=end.name,
-                command=_command_text(action),
-                ok=not problem,
-                problem=problem,
-                ended=describe_end(completed),
-                stdout=completed.stdout[-_OUTPUT_KEPT_MAX:],
-                stderr=completed.stderr[-_OUTPUT_KEPT_MAX:],
-                seconds=round(completed.seconds, 3),
-            )
-        )
+    """Run the command on every member, side by side, and judge; each has all the time that is left now."""
+    timeout_s = deadline_s - run.clock()
+    on = exec_members(run.lab, _action(step).on)
+    actions = [_filled(run, _action(step), end) for end in on]
+    completed = in_parallel(
+        run,
+        lambda job: _run(run, job[0], exec_argv(job[1].command), timeout_s=timeout_s),
+        zip(on, actions, strict=True),
+    )
+    evidence = [_evidence(*one) for one in zip(on, actions, completed, strict=True)]
+    failed = [(end, action) for end, action, item in zip(on, actions, evidence, strict=True) if not item.ok]
     return Attempt(
         ok=not failed,
         seen=_seen(evidence),
         evidence=tuple(evidence),
-        concerned=concerned(*failed),
-        next_command=exec_hint(run.lab, failed[0].name, *argv) if failed else "",
+        concerned=concerned(*(end for end, _ in failed)),
+        next_command=exec_hint(run.lab, failed[0][0].name, *exec_argv(failed[0][1].command)) if failed else "",
+    )
+
+
+def _filled(run: Run, action: Exec, on: Member | None) -> Exec:
+    """The step with the values of this lab, as `on` sees them; with None, `{self...}` stays: it is each one's own.
+
+    Raises:
+        InputError: The lab does not have a value (any more).
+    """
+
+    def value(found: Placeholder) -> str:
+        if found.who == SELF:
+            return str(found) if on is None else value_of(run.lab, Placeholder(on.name, found.what))
+        return value_of(run.lab, found)
+
+    def text(given: str) -> str:
+        return fill(given, value)
+
+    command, contains, matches = action.command, action.stdout_contains, action.stdout_matches
+    return msgspec.structs.replace(
+        action,
+        command=text(command) if isinstance(command, str) else [text(word) for word in command],
+        stdout_contains=None if contains is None else text(contains),
+        stdout_matches=None if matches is None else fill(matches, lambda found: re.escape(value(found))),
     )
 
 
@@ -63,8 +79,22 @@ def _run(run: Run, end: Member, argv: list[str], *, timeout_s: float) -> Complet
     if end.kind == "pod" and run.lab.topology.kubelet == "containerd":
         from testbed.kubelet.pod_exec import run_in_container  # noqa: PLC0415 - gRPC is loaded only by labs that use it
 
-        return run_in_container(run.lab, run.lab.pods[end.name], argv, timeout_s=timeout_s)
+        return run_in_container(run.lab, run.lab.pods[end.name], argv, timeout_s=timeout_s, ending=run.processes.ending)
     return run.processes.run(space_of(run.lab, end), argv, timeout_s=timeout_s)
+
+
+def _evidence(end: Member, action: Exec, completed: Completed) -> CommandEvidence:
+    problem = judge(action, completed)
+    return CommandEvidence(
+        on=end.name,
+        command=_command_text(action),
+        ok=not problem,
+        problem=problem,
+        ended=describe_end(completed),
+        stdout=completed.stdout[-_OUTPUT_KEPT_MAX:],
+        stderr=completed.stderr[-_OUTPUT_KEPT_MAX:],
+        seconds=round(completed.seconds, 3),
+    )
 
 
 def judge(action: Exec, completed: Completed) -> str:

@@ -1,25 +1,17 @@
 """`ping` steps: every pair at once (with a bound), only the pairs that failed again."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from testbed.machine import interrupts
 from testbed.probes import ping as probe
 from testbed.probes.capture import capture
-from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.attempt import Attempt, Run, in_parallel
 from testbed.scenario.members import Member, concerned, exec_hint, ping_pairs, space_of
 from testbed.scenario.results import Evidence, PingEvidence
 from testbed.scenario.steps.source import Pair, judge_sources, marker_for, taps_at
 from testbed.topology.steps import Ping, Step
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-_AT_ONCE_MAX: Final = 8
-"""Pings in flight: more would measure the scheduler of a small machine instead of the network."""
 
 _OUTPUTS_KEPT_MAX: Final = 12
 """Pairs that hold keep their output up to here: all pairs of 100 pods would make a report of megabytes."""
@@ -130,21 +122,6 @@ def judge(result: probe.PingResult, ping: Ping) -> str:
     if ping.max_rtt_ms is not None and result.rtt is not None and result.rtt.avg_ms > ping.max_rtt_ms:
         return f"slower than {ping.max_rtt_ms:g} ms"
     return ""
-
-
-def in_parallel(run: Run, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Call `function` for each item, `_AT_ONCE_MAX` at a time; an interruption ends all of them at once."""
-    work = list(items)
-    if len(work) <= 1:
-        return [function(item) for item in work]
-    with ThreadPoolExecutor(max_workers=min(_AT_ONCE_MAX, len(work)), thread_name_prefix="ping") as pool:
-        try:
-            with interrupts.postponed():
-                results = pool.map(function, work)
-            return list(results)
-        except KeyboardInterrupt:
-            run.processes.stop()  # before the pool is left, which waits for its threads
-            raise
 
 
 def _seen(evidence: list[PingEvidence]) -> str:

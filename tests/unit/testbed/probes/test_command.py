@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from plugin.core.errors import CheckError
 from testbed.machine.space import Space
 from testbed.probes.command import Processes, StoppedError, describe_end, exec_argv
 
@@ -67,6 +68,28 @@ def test_stop_ends_what_runs_and_nothing_new_is_started(processes: Processes) ->
     assert len(errors) == 3
     with pytest.raises(StoppedError):
         processes.run(HERE, ["true"], timeout_s=1)
+
+
+def test_stop_ends_a_call_that_is_no_program_and_its_failure_is_told_as_the_stop(processes: Processes) -> None:
+    closed = threading.Event()
+
+    def call() -> None:
+        with processes.ending(closed.set):
+            processes.stop()
+            assert closed.is_set()
+            raise CheckError("the connection was closed")
+
+    with pytest.raises(StoppedError):
+        call()
+    closed.clear()
+    with pytest.raises(StoppedError):
+        call()
+    assert not closed.is_set(), "nothing is begun in a run that was stopped"
+
+
+def test_a_call_that_fails_by_itself_keeps_its_reason(processes: Processes) -> None:
+    with pytest.raises(CheckError, match="no such program"), processes.ending(lambda: None):
+        raise CheckError("no such program")
 
 
 def test_a_wait_ends_when_the_run_is_stopped(processes: Processes) -> None:

@@ -19,6 +19,7 @@ from testbed.scenario.results import CommandEvidence, IperfEvidence, PingEvidenc
 from testbed.scenario.runner import choose_scenarios, run_scenarios, run_step
 from testbed.scenario.steps.iperf import base_nodes
 from testbed.topology.load import parse_topology
+from testbed.topology.underlay import plan_underlay
 
 TOPOLOGY = """
 name: small
@@ -105,6 +106,7 @@ def lab(text: str = TOPOLOGY) -> Any:
     return SimpleNamespace(
         name="small",
         topology=topology,
+        underlay=plan_underlay(topology),
         space=space,
         nodes={
             name: SimpleNamespace(
@@ -321,6 +323,72 @@ def test_exec_that_does_not_hold_says_what_was_seen(answer: Completed, seen: str
     result = run_step(run, step)
     assert (result.status, result.seen) == (Status.FAIL, seen)
     assert programs.ran[0] == ("red", "ls /x")
+
+
+def test_the_members_of_an_exec_step_run_side_by_side_and_each_has_the_whole_deadline() -> None:
+    step, text = step_of("{exec: {on: all-pods, command: 'true'}, within_s: 2}")
+    together = threading.Barrier(3, timeout=10)
+    run, programs = make_run(lambda name, argv: str(together.wait()), text)
+    deadlines: list[float] = []
+    real = programs.run
+
+    def noted(space: Space, argv: Sequence[str], *, timeout_s: float) -> Completed:
+        deadlines.append(timeout_s)
+        return real(space, argv, timeout_s=timeout_s)
+
+    programs.run = noted  # type: ignore[method-assign]
+    result = run_step(run, step)
+    assert (result.status, result.attempts) == (Status.PASS, 1)
+    assert deadlines == [2.0, 2.0, 2.0]
+    assert [item.on for item in result.evidence if isinstance(item, CommandEvidence)] == ["red", "green", "blue"]
+
+
+def test_values_of_the_lab_are_filled_into_commands_and_into_what_is_expected() -> None:
+    step, text = step_of(
+        "exec: {on: red, command: 'ping {blue.address} via {node2.switch} {{sys.x}} ${HOME}', "
+        "stdout_contains: 'from {self.mac}', stdout_matches: '^{self.gateway}$'}"
+    )
+    run, programs = make_run(lambda name, argv: "10.32.0.1\nfrom 02:00:00:00:00:01\n", text)
+    result = run_step(run, step)
+    command = "ping 10.44.0.1 via 10.44.0.0 {sys.x} ${HOME}"
+    assert programs.ran == [("red", f"sh -c {command}")]
+    assert result.status is Status.PASS, result.seen
+    assert command in result.expected
+    assert "prints 'from 02:00:00:00:00:01'" in result.expected
+    assert isinstance(result.evidence[0], CommandEvidence)
+    assert result.evidence[0].command == command
+
+
+def test_a_value_in_a_regular_expression_is_no_regular_expression() -> None:
+    step, text = step_of("{exec: {on: red, command: x, stdout_matches: '^{blue.address}$'}, within_s: 0.5}")
+    run, _ = make_run(lambda name, argv: "10x44y0z1\n", text)
+    assert run_step(run, step).status is Status.FAIL
+
+
+def test_self_is_each_member_that_the_command_runs_on() -> None:
+    step, text = step_of("exec: {on: [red, blue, node2], command: [echo, '{self.name}', '{self.address}']}")
+    run, programs = make_run(lambda name, argv: "", text)
+    result = run_step(run, step)
+    assert sorted(programs.ran) == [
+        ("blue", "echo blue 10.44.0.1"),
+        ("node2", "echo node2 192.168.56.12"),
+        ("red", "echo red 10.32.0.2"),
+    ]
+    assert "`echo {self.name} {self.address}`" in result.expected
+
+
+def test_a_value_that_the_lab_does_not_have_now_is_told_and_nothing_is_run() -> None:
+    step, text = step_of("exec: {on: red, command: 'ping {blue.address}'}")
+    run, programs = make_run(good, text)
+    del run.lab.pods["blue"]  # type: ignore[attr-defined]  # somebody deleted it
+    result = run_step(run, step)
+    assert result.status is Status.ERROR
+    assert "no value for {blue.address}: the lab small has no 'blue' now" in result.seen
+    step, text = step_of("exec: {on: red, command: 'ping {self.gateway}'}")
+    run, programs = make_run(good, text)
+    run.lab.nodes["node1"].bridge_address = None  # type: ignore[misc]
+    assert "no value for {red.gateway}: the switch of node1 has no address now" in run_step(run, step).seen
+    assert not programs.ran
 
 
 # -------------------------------------------------------------------------------------------------------------- iperf
