@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 
 from testbed.demo.cast import Cast
 from testbed.demo.stage import DemoError, Stage
 from testbed.lab import state
 from testbed.lab.running import Lab
+from testbed.machine import screen
 from testbed.probes.capture import CapturedFrame
 from testbed.topology.model import Topology
 
@@ -72,7 +72,7 @@ def demand(wanted: str, text: str, where: str) -> None:
 
 def make_table(*columns: str) -> Table:
     """A table without frame; numbers stand right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=screen.table_box(), pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in {"bytes", "frames", "of this ping"} else "left")
     return table

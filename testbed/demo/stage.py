@@ -21,6 +21,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from plugin.core.errors import CheckError
+from testbed.machine import screen
 from testbed.machine.space import kill_group
 from testbed.scenario.members import WEAVELAB
 
@@ -74,7 +75,7 @@ class Keyboard:
 
     def wait(self, console: Console) -> None:
         """See `Keys.wait`."""
-        console.print(Text("Enter: next step    q: end", style="reverse"), end="")
+        console.print(Text("Enter: next step    q: end", style=screen.PROMPT), end="")
         before = termios.tcgetattr(self._fd)
         try:
             tty.setcbreak(self._fd)
@@ -131,7 +132,7 @@ class Stage:
     def heading(self, number: int, total: int, title: str) -> None:
         """A step begins."""
         self.console.print()
-        self.console.rule(Text(f"{number} of {total}  {title}", style="bold"), align="left")
+        self.console.rule(Text(f"{number} of {total}  {title}", style=screen.TITLE), align="left")
 
     def say(self, text: str) -> None:
         """A sentence about what follows."""
@@ -140,13 +141,13 @@ class Stage:
     def command(self, text: str) -> None:
         """A command as the user could type it."""
         lines = fold_command(text, COLUMNS - 2)
-        self.console.print(Text("$ " + "\n  ".join(lines), style="bold cyan"), soft_wrap=True)
+        self.console.print(Text("$ " + "\n  ".join(lines), style=screen.COMMAND), soft_wrap=True)
 
     def output(self, text: str, mark: Sequence[str] = ()) -> None:
         """What a command printed; `mark` are the words to look at."""
         rows = [row for line in text.rstrip().splitlines() for row in fold_output(line, COLUMNS - 3)]
         shown = Text("\n".join(f"  {row}".rstrip() for row in rows))
-        shown.highlight_regex("|".join(map(re.escape, mark)) or r"(?!)", "bold yellow")
+        shown.highlight_regex("|".join(map(re.escape, mark)) or r"(?!)", screen.MARK)
         self.console.print(shown, soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
@@ -178,14 +179,14 @@ class Stage:
     def lesson_end(self, question: str, answers: Sequence[str], restaurant: str) -> None:
         """What an exam would ask here, and the restaurant."""
         if self._restaurant:
-            self._aside(_RESTAURANT, restaurant, "magenta")
-        self._aside(_EXAM, question, "green")
+            self._aside(_RESTAURANT, restaurant)
+        self._aside(_EXAM, question)
         for answer in answers:
             self.console.print(Text(f"  {answer}"), soft_wrap=True)
 
-    def _aside(self, title: str, text: str, style: str) -> None:
+    def _aside(self, title: str, text: str) -> None:
         shown = Text(f"\n{textwrap.fill(title + text, COLUMNS - 1)}")
-        shown.highlight_words([title.strip()], f"bold {style}")
+        shown.highlight_words([title.strip()], screen.TITLE)
         self.console.print(shown)
 
     def pause(self) -> None:

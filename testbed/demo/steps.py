@@ -26,7 +26,7 @@ from testbed.lab.progress import Silent
 from testbed.life import agents
 from testbed.life.down import tear_down
 from testbed.life.up import bring_up
-from testbed.machine import interrupts
+from testbed.machine import interrupts, screen
 from testbed.probes.packet_view import describe
 from testbed.scenario.members import WEAVELAB
 
@@ -106,7 +106,7 @@ def pod(show: Show) -> None:
 
 
 def _show_call(stage: Stage, call: CniCall) -> None:
-    stage.show(Text(f"executed on the node: /opt/cni/bin/{call.plugin}", style="bold cyan"))
+    stage.show(Text(f"executed on the node: /opt/cni/bin/{call.plugin}", style=screen.COMMAND))
     for title, text, mark in (
         ("environment:", "\n".join(f"{k}={v}" for k, v in call.environment.items()), ("CNI_COMMAND=ADD", "CNI_NETNS")),
         ("standard input:", json.dumps(call.stdin), ()),
@@ -116,7 +116,7 @@ def _show_call(stage: Stage, call: CniCall) -> None:
             ('"address"', '"gateway"'),
         ),
     ):
-        stage.console.print(Text(title, style="cyan"))
+        stage.console.print(Text(title, style=screen.TITLE))
         stage.output(text, mark)
 
 

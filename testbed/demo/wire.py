@@ -14,6 +14,7 @@ from testbed.demo.cast import MARKERS, Cast, WatchedPing, find, watch_ping
 from testbed.demo.show import Show, demand, make_table
 from testbed.demo.stage import DemoError
 from testbed.lab.running import LabPod
+from testbed.machine import screen
 from testbed.probes.capture import CapturedFrame, Direction
 from testbed.probes.packet_view import render, render_hex
 from testbed.probes.ping import parse_ping
@@ -145,7 +146,7 @@ def _captured_table(watched: WatchedPing) -> Table:
     table = make_table("captured meanwhile", "frames", "of this ping")
     for what, counts in (("pod", watched.pods), ("uplink of", watched.uplinks)):
         for name, (frames, own) in counts.items():
-            table.add_row(f"{what} {name}, eth0", str(frames), Text(str(own), style="bold yellow"))
+            table.add_row(f"{what} {name}, eth0", str(frames), Text(str(own), style=screen.MARK))
     return table
 
 
@@ -154,7 +155,7 @@ def _way_table(show: Show) -> Table:
     table = make_table("seen at", "bytes", "outer addresses", "inner addresses")
     pods, nodes = (cast.sender, cast.far), (cast.node, cast.far_node)
     for kind, (near, far), (here, there) in (("request", pods, nodes), ("reply", pods[::-1], nodes[::-1])):
-        table.add_row(Text(f"the {kind}", style="bold"))
+        table.add_row(Text(f"the {kind}", style=screen.TITLE))
         for place, where in (
             ("sent", f"{near} eth0"),
             ("out", f"{here} eth0"),

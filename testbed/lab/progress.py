@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from testbed.machine.screen import is_lively, make_console
+
 
 class Progress(Protocol):
     """What long commands report to. Phases follow each other; each may be counted."""
@@ -81,9 +83,8 @@ class Bar:
     """A live bar of the phase at hand: for terminals."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: I001, PLC0415 - 60 ms
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - 60 ms
         from rich.progress import Progress as RichProgress  # noqa: PLC0415
-        from rich.console import Console  # noqa: PLC0415
 
         self._rich: Any = RichProgress(
             SpinnerColumn(),
@@ -91,7 +92,7 @@ class Bar:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=make_console(sys.stderr),
             transient=True,
         )
         self._task: Any = None
@@ -127,5 +128,5 @@ def _write_to_standard_error(text: str) -> None:
 
 
 def for_terminal() -> Bar | Lines:
-    """A bar when standard error is a terminal, lines otherwise. Use it as a context manager."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    """A bar when standard error may be drawn on, lines otherwise. Use it as a context manager."""
+    return Bar() if is_lively(sys.stderr) else Lines()

@@ -13,7 +13,7 @@ from testbed.lab import state
 from testbed.lab.agent_api import AgentError, get
 from testbed.lab.paths import LabPaths
 from testbed.lab.running import Lab, LabNode
-from testbed.machine import processes
+from testbed.machine import processes, screen
 from testbed.machine.processes import ProcessId
 from testbed.topology.cni_conf import port_mapping
 
@@ -137,18 +137,17 @@ def _observe_node(node: LabNode, agent: ProcessId | None) -> dict[str, Any]:
 
 def print_tables(labs: list[dict[str, Any]]) -> None:
     """For people: one block a lab."""
-    from rich import box  # noqa: PLC0415 - 60 ms that only this pays
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - 60 ms that only this pays
     from rich.table import Table  # noqa: PLC0415
 
     console = Console(highlight=False)
     if not labs:
         console.print("no lab is up")
     for lab in labs:
-        console.print(f"[bold]{lab['name']}[/bold]: {_headline(lab)}", soft_wrap=True)
+        console.print(f"[{screen.TITLE}]{lab['name']}[/]: {_headline(lab)}", soft_wrap=True)
         for title, columns, rows in (_problem_rows(lab), _trouble_rows(lab), _node_rows(lab), _pod_rows(lab)):
             if rows:
-                table = Table(*columns, box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+                table = Table(*columns, box=screen.table_box(), title=title, title_justify="left", pad_edge=False)
                 for row in rows:
                     table.add_row(*row)
                 console.print(table)
@@ -159,7 +158,7 @@ def print_tables(labs: list[dict[str, Any]]) -> None:
 def _headline(lab: dict[str, Any]) -> str:
     if lab["problem"]:
         return str(lab["problem"])
-    word = "up" if healthy(lab) else lab["phase"] if lab["phase"] != "ready" else "[red]not whole[/red]"
+    word = "up" if healthy(lab) else lab["phase"] if lab["phase"] != "ready" else f"[{screen.BAD}]not whole[/]"
     step = f" ({lab['step']})" if lab["step"] else ""
     return (
         f"{word}{step} since {lab['created']}, pod range {lab['range']}, from {lab['topology_file'] or lab['topology']}"
@@ -196,7 +195,7 @@ def _owns(node: dict[str, Any], lab: dict[str, Any]) -> str:
 
 def _trouble_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     rows: list[tuple[str, ...]] = [
-        (pair["from"], pair["to"], f"[red]{pair['state']}[/red]", pair["reason"])
+        (pair["from"], pair["to"], f"[{screen.BAD}]{pair['state']}[/]", pair["reason"])
         for pair in lab["pairs_in_trouble"][:_PAIRS_SHOWN]
     ]
     more = len(lab["pairs_in_trouble"]) - len(rows)
@@ -206,7 +205,7 @@ def _trouble_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple
 
 def _problem_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     rows: list[tuple[str, ...]] = [
-        (node["name"], f"[red]{one['object']}[/red]", one["cause"], _clock(one["since"]), one["advice"])
+        (node["name"], f"[{screen.TITLE}]{one['object']}[/]", one["cause"], _clock(one["since"]), one["advice"])
         for node in lab["nodes"]
         for one in node["problems"]
     ]
@@ -250,10 +249,10 @@ def _agreement(lab: dict[str, Any]) -> list[str]:
 
 def _agent_word(node: dict[str, Any]) -> str:
     if node["ready"]:
-        return "[green]ready[/green]"
+        return f"[{screen.GOOD}]ready[/]"
     if not node["agent"]["alive"]:
-        return "[red]not running[/red]"
-    return "[yellow]starting[/yellow]" if node["agent"]["answers"] else "[red]no answer[/red]"
+        return f"[{screen.BAD}]not running[/]"
+    return f"[{screen.WAITING}]starting[/]" if node["agent"]["answers"] else f"[{screen.BAD}]no answer[/]"
 
 
 def _pod_rows(lab: dict[str, Any]) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:

@@ -17,6 +17,7 @@ from plugin.core.packet.ip import IPv4, IPv6, IPv6Extension
 from plugin.core.packet.layers import Cut, Layer, Malformed, Payload, Trailer
 from plugin.core.packet.packet import Packet
 from plugin.core.packet.transport import Icmp, Tcp, Udp, Vxlan
+from testbed.machine import screen
 
 COLUMNS: Final = 80
 _HEX_ROW_BYTES: Final = 16
@@ -102,9 +103,9 @@ def render(packet: Packet, *, explain: bool = False, fields: bool = False) -> Te
         fields: Put every header field under its layer.
     """
     text = Text()
-    text.append(headline(packet) + "\n", style="bold")
+    text.append(headline(packet) + "\n", style=screen.TITLE)
     text.append_text(_boxes(packet))
-    text.append("\noffset bytes  layer\n", style="dim")
+    text.append("\noffset bytes  layer\n", style=screen.ASIDE)
     for view in describe(packet)["layers"]:
         text.append_text(_layer_text(view, explain=explain, fields=fields))
     text.rstrip()
@@ -125,12 +126,12 @@ def render_hex(packet: Packet, *, payload_rows_max: int = _PAYLOAD_ROWS_MAX) -> 
         style = _style(layer, role)
         for index, start in enumerate(rows):
             if isinstance(layer, Payload | Trailer) and index == payload_rows_max:
-                text.append(f"{'':<15}       ... {len(data) - start} more bytes\n", style="dim")
+                text.append(f"{'':<15}       ... {len(data) - start} more bytes\n", style=screen.ASIDE)
                 break
             row = data[start : start + _HEX_ROW_BYTES]
             label = _title(layer, role) if index == 0 else ""
             text.append(f"{label:<15} ", style=style)
-            text.append(f"{layer.offset + start:04x}  ", style="dim")
+            text.append(f"{layer.offset + start:04x}  ", style=screen.ASIDE)
             text.append(f"{row.hex(' ', -2):<39}  {_printable(row)}".rstrip() + "\n", style=style)
     text.rstrip()
     return text
@@ -215,10 +216,10 @@ def _boxes(packet: Packet) -> Text:
         if column + 1 + len(label) + depth > COLUMNS:
             text.append("\n ")
             column = 1
-        text.append("[" if opens else "]" if closes else "|", style="dim")
+        text.append("[" if opens else "]" if closes else "|", style=screen.ASIDE)
         text.append(label, style=_style(layer, role))
         column += 1 + len(label)
-    text.append("]" * depth + "\n", style="dim")
+    text.append("]" * depth + "\n", style=screen.ASIDE)
     return text
 
 
@@ -230,22 +231,28 @@ def _layer_text(view: LayerView, *, explain: bool, fields: bool) -> Text:
     head = f"{view['offset']:>6} {view['bytes']:>5}  "
     indent = " " * (len(head) + 16)
     lines = textwrap.wrap(view["summary"], COLUMNS - len(indent)) or [""]
-    text.append(head, style="dim")
+    text.append(head, style=screen.ASIDE)
     text.append(f"{view['title']:<15} ", style=style)
     text.append(f"{lines[0]}\n".lstrip(), style=style)
     for line in lines[1:]:
         text.append(f"{indent}{line}\n", style=style)
     if explain:
         for line in textwrap.wrap(view["explanation"], COLUMNS - len(head)):
-            text.append(f"{' ' * len(head)}{line}\n", style="italic dim")
+            text.append(f"{' ' * len(head)}{line}\n", style=screen.REMARK)
     if fields:
         for field in view["fields"]:
             place = f"{field['offset']:>6} {field['width']:>5}  "
-            text.append(f"{place}  {field['name']:<17} {field['text']}"[:COLUMNS].rstrip() + "\n", style="dim")
+            text.append(f"{place}  {field['name']:<17} {field['text']}"[:COLUMNS].rstrip() + "\n", style=screen.ASIDE)
     return text
 
 
-_STYLES: Final = {"outer": "cyan", "inner": "green", "": "green", "data": "dim", "wrong": "bold red"}
+_STYLES: Final = {
+    "outer": screen.OUTER,
+    "inner": screen.INNER,
+    "": screen.INNER,
+    "data": screen.ASIDE,
+    "wrong": screen.BAD,
+}
 
 
 def _style(layer: Layer, role: Role) -> str:

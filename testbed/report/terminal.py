@@ -17,33 +17,28 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from testbed.machine import screen
 from testbed.scenario.results import CommandEvidence, Counts, RunResult, ScenarioResult, Status, StepResult
 from testbed.topology.steps import Scenario, Step
 
 _WIDE_COLUMNS: Final = 110
 """From here on, expectation and sight stand side by side; below, one under the other."""
 
-_PLAIN_WIDTH: Final = 10_000
 _STATE_LINES_MAX: Final = 12
 _CHAOS_LINES_MAX: Final = 400
 """Of what a chaos step did, the end is shown; all of it is in the other reports."""
 
 _STYLES: Final = {
-    Status.PASS: "bold green",
-    Status.FAIL: "bold red",
-    Status.ERROR: "bold magenta",
-    Status.SKIP: "yellow",
+    Status.PASS: screen.GOOD,
+    Status.FAIL: screen.BAD,
+    Status.ERROR: screen.BROKEN,
+    Status.SKIP: screen.WAITING,
 }
 
 
 def make_console(stream: TextIO) -> Console:
-    """A console for `stream`; in a pipe nothing is wrapped or coloured, and no character is refused."""
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")  # a terminal that is not UTF-8 shows '?' for an arrow instead of ending the run
-    if stream.isatty():
-        return Console(file=stream, highlight=False)
-    return Console(file=stream, highlight=False, width=_PLAIN_WIDTH, no_color=True, force_terminal=False)
+    """A console for `stream`; see `testbed.machine.screen`."""
+    return screen.make_console(stream)
 
 
 class TerminalListener:
@@ -107,17 +102,17 @@ def _scenario_table(result: ScenarioResult, *, wide: bool) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("step", ratio=3, overflow="fold")
     if wide:
-        table.add_column("expected", ratio=4, overflow="fold", style="dim")
+        table.add_column("expected", ratio=4, overflow="fold", style=screen.ASIDE)
         table.add_column("seen", ratio=4, overflow="fold")
     else:
         table.add_column("expected / seen", ratio=6, overflow="fold")
     table.add_column("verdict", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for step in result.steps:
-        expected, seen = Text(step.expected, style="dim"), Text(step.seen)
+        expected, seen = Text(step.expected, style=screen.ASIDE), Text(step.seen)
         told: list[RenderableType] = [expected, seen] if wide else [Group(expected, seen)]
         table.add_row(Text(step.name), *told, _verdict(step.status), f"{step.seconds:.1f} s")
-    title = Text.assemble((result.name, "bold"), "  ", (result.description, ""))
+    title = Text.assemble((result.name, screen.TITLE), "  ", (result.description, ""))
     return Group(title, table)
 
 
@@ -148,13 +143,16 @@ def _observations(step: StepResult) -> Iterator[tuple[str, list[str]]]:
 def _failure_panel(scenario: ScenarioResult, step: StepResult, *, kept: bool) -> RenderableType:
     """Everything that helps with a step that does not hold, for a terminal."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(no_wrap=True, style=screen.ASIDE)
     grid.add_column(overflow="fold")
     for label, text in _facts(step, kept=kept):
-        grid.add_row(label, Text(text, style="bold" if label == "look further" else ""))
+        grid.add_row(label, Text(text, style=screen.TITLE if label == "look further" else ""))
     parts: list[RenderableType] = [grid]
     for title, lines in _observations(step):
-        parts += [Text(f"\n{title}", style="bold"), Padding(Text("\n".join(lines), style="dim"), (0, 0, 0, 2))]
+        parts += [
+            Text(f"\n{title}", style=screen.TITLE),
+            Padding(Text("\n".join(lines), style=screen.ASIDE), (0, 0, 0, 2)),
+        ]
     heading = Text.assemble(_verdict(step.status), f"  {scenario.name} / {step.name} ")
     return Panel(Group(*parts), title=heading, title_align="left", border_style=_STYLES[step.status], box=box.ROUNDED)
 
@@ -179,9 +177,9 @@ def print_summary(console: Console, result: RunResult, *, kept: bool) -> None:
             else:
                 console.print(Text("\n".join(_failure_lines(scenario, step, kept=kept))))
     if result.problem is not None:
-        console.print(Text.assemble(("error: ", "bold red"), result.problem.message))
+        console.print(Text.assemble(("error: ", screen.BAD), result.problem.message))
         if result.problem.hint:
-            console.print(Text.assemble(("hint: ", "bold"), result.problem.hint))
+            console.print(Text.assemble(("hint: ", screen.TITLE), result.problem.hint))
     console.print(summary_line(result.counts, result.seconds, interrupted=result.interrupted))
 
 
@@ -193,8 +191,8 @@ def summary_line(counts: Counts, seconds: float, *, interrupted: bool = False) -
         (counts.errors, "could not be examined", _STYLES[Status.ERROR]),
         (counts.skipped, "not run", _STYLES[Status.SKIP]),
     ]
-    text = Text(f"{counts.steps} step{'' if counts.steps == 1 else 's'}: ", style="bold")
-    shown = [(f"{number} {word}", style) for number, word, style in parts if number] or [("none run", "yellow")]
+    text = Text(f"{counts.steps} step{'' if counts.steps == 1 else 's'}: ", style=screen.TITLE)
+    shown = [(f"{number} {word}", style) for number, word, style in parts if number] or [("none run", screen.WAITING)]
     for index, (words, style) in enumerate(shown):
         text.append(", " if index else "")
         text.append(words, style=style)
