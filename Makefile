@@ -28,7 +28,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale bench-upkeep bench-flood clean
+.PHONY: help setup $(VM_TARGETS) recording fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale bench-upkeep bench-flood clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -81,6 +81,10 @@ cli: ## (VM) the Mininet prompt on the running lab
 	@$(AS_ROOT) $(BIN)/weavelab cli $(LAB) $(ARGS) || $(LEAVE)
 
 endif
+
+recording: ## record the demo anew: docs/demo.svg, the picture of the README (root)
+	@$(READY)
+	@$(AS_ROOT) $(BIN)/weavelab demo topologies/racks.yaml --record docs/demo.svg || $(LEAVE)
 
 fetch: ## copy the VM's reports into build/reports
 	@bash $(SETUP)/in-vm.sh --fetch

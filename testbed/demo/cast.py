@@ -21,6 +21,7 @@ from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, captu
 from testbed.probes.sighting import PodFacts, WireFacts
 from testbed.probes.wire import WirePath, WireVerdict, judge_wire
 from testbed.topology.model import PodSpec, Topology
+from testbed.topology.underlay import UnderlayPlan, plan_underlay
 
 _NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")
 """Names for the pod that is created during the demo; the first that the topology does not have."""
@@ -31,13 +32,17 @@ MARKERS: Final[Mapping[WirePath, bytes]] = {"same-node": b"demo: same node!", "c
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """The roles, by name: `sender` on `node` pings `new` (created in the demo, on `node`), then `far` on `far_node`."""
+    """The roles, by name: `sender` on `node` pings `new` (created in the demo, on `node`), then `far` on `far_node`.
+
+    `routers` of the underlay are on the way to `far_node`, in their order.
+    """
 
     sender: str
     node: str
     new: str
     far: str
     far_node: str
+    routers: tuple[str, ...] = ()
 
 
 def choose_cast(topology: Topology) -> Cast:
@@ -53,8 +58,8 @@ def choose_cast(topology: Topology) -> Cast:
             hint="take one with `kubelet: emulated`, such as topologies/two-nodes.yaml, the default",
         )
     pods = list(topology.pods.items())
-    far = next(((name, pod.node) for name, pod in pods if pod.node != pods[0][1].node), None)
-    if far is None:
+    others = [(name, pod.node) for name, pod in pods if pod.node != pods[0][1].node]
+    if not others:
         raise InputError(
             f"the demo wanted pods on two nodes, found {len(pods)} pod{'' if len(pods) == 1 else 's'} in topology "
             f"{topology.name}" + (f", on {pods[0][1].node} only" if pods else ""),
@@ -62,7 +67,30 @@ def choose_cast(topology: Topology) -> Cast:
         )
     taken = {*topology.pods, *topology.nodes, *topology.underlay.routers}
     new = next(name for name in (*_NEW_PODS, *(f"new-{number}" for number in range(1, 1000))) if name not in taken)
-    return Cast(sender=pods[0][0], node=pods[0][1].node, new=new, far=far[0], far_node=far[1])
+    sender, node = pods[0][0], pods[0][1].node
+    plan = plan_underlay(topology)
+    (far, far_node), routers = max(
+        ((other, routers_between(plan, node, other[1])) for other in others), key=lambda found: bool(found[1])
+    )
+    return Cast(sender=sender, node=node, new=new, far=far, far_node=far_node, routers=routers)
+
+
+def routers_between(plan: UnderlayPlan, node: str, far_node: str) -> tuple[str, ...]:
+    """The routers that a packet from one node's uplink to another's passes, as the routes of the plan have it."""
+    target = plan.host(far_node).uplink.address.ip
+    owners = {each.address.ip: host.name for host in plan.hosts for each in host.attachments}
+    found: list[str] = []
+    here = plan.host(node)
+    while not any(target in each.address.network for each in here.attachments):
+        ways = [route for route in here.routes if target in route.destination]
+        if not ways:
+            break  # nothing leads there: the demo's ping will say so
+        best = max(ways, key=lambda route: route.destination.prefixlen)
+        here = plan.host(owners[best.gateway])
+        if here.name in found:
+            break
+        found.append(here.name)
+    return tuple(found)
 
 
 def add_pod(lab: Lab, node: str, pod: str) -> Lab:
@@ -101,12 +129,14 @@ class WatchedPing:
         uplinks: How many frames passed on each node's uplink, and how many of them were the ping's.
         pods: The same at the two pods' own interfaces.
         inside: The ping's frames there.
+        routed: The ping's frames at the routers on the way, by the time they passed.
     """
 
     verdict: WireVerdict
     uplinks: Mapping[str, tuple[int, int]]
     pods: Mapping[str, tuple[int, int]]
     inside: tuple[CapturedFrame, ...]
+    routed: tuple[CapturedFrame, ...] = ()
 
 
 def watch_ping(
@@ -125,10 +155,14 @@ def watch_ping(
     marker = MARKERS[path]
     uplinks = [Tap(node.space, node.uplink_ifname, name) for name, node in lab.nodes.items()]
     ends = [Tap(pod.space, pod.ifname, pod.name) for pod in (sender, target)]
-    with capture(ends) as pods, capture(uplinks) as wire:
+    routers = routers_between(lab.underlay, sender.node, target.node) if path == "cross-node" else ()
+    between = [
+        Tap(lab.space(name), each.ifname, name) for name in routers for each in lab.underlay.host(name).attachments
+    ]
+    with capture(ends) as pods, capture(uplinks) as wire, capture(between) as middle:
         answered = ping()
-        wire.drain(marker=marker)
-        pods.drain(marker=marker)
+        for session in (wire, pods, middle):
+            session.drain(marker=marker)
     facts = WireFacts(
         sender=_facts(sender),
         target=_facts(target),
@@ -145,6 +179,7 @@ def watch_ping(
         uplinks=_count(wire, marker),
         pods=_count(pods, marker),
         inside=tuple(frame for frame in pods.frames if marker in frame.data),
+        routed=tuple(sorted((frame for frame in middle.frames if marker in frame.data), key=lambda f: f.time_ns)),
     )
 
 

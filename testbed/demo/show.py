@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from testbed.demo.cast import Cast
+from testbed.demo.paper import Sheet
 from testbed.demo.stage import DemoError, Stage
 from testbed.lab import state
 from testbed.lab.running import Lab
@@ -25,7 +26,9 @@ class Show:
     cast: Cast
     lab: Lab | None = None
     echoes: dict[str, CapturedFrame] = field(default_factory=dict)
+    routed: tuple[CapturedFrame, ...] = ()
     near_frames: int = 0
+    failed: Sheet | None = None
 
     @property
     def running(self) -> Lab:
@@ -43,17 +46,23 @@ class Show:
             "near": cast.new,
             "far": cast.far,
             "far_node": cast.far_node,
+            "routers": " and ".join(cast.routers),
             "new_address": str(pods[cast.new].address) if cast.new in pods else "",
         }
 
-    def exec(self, target: str, *argv: str, mark: tuple[str, ...] = ()) -> str:
+    @property
+    def alone(self) -> bool:
+        """Whether this lab is the only one, so that commands need not name it."""
+        return state.ready_labs() == [self.name]
+
+    def exec(self, target: str, *argv: str, mark: tuple[str, ...] = (), code: int = 0, rows_max: int = 10_000) -> str:
         """Show and run a command inside a member of the lab.
 
         It is shown without --lab while this lab is the only one, and run with it: another may come up this moment.
         """
         full = ("exec", "--lab", self.name, target, "--", *argv)
-        alone = state.ready_labs() == [self.name]
-        return self.stage.weavelab(*full, mark=mark, shown=("exec", target, "--", *argv) if alone else full)
+        shown = ("exec", target, "--", *argv) if self.alone else full
+        return self.stage.weavelab(*full, mark=mark, shown=shown, code=code, rows_max=rows_max)
 
     def address(self, pod: str) -> str:
         """A pod's address."""

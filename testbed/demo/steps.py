@@ -1,38 +1,32 @@
-"""The seven steps of the demo, in order: `STEPS`. Each shows real commands and their output, and checks what it says.
+"""The steps of the demo, in order: `STEPS`. Each shows real commands and their output, and checks what it says.
 
 A step that finds something else than it explains raises `DemoError`; nothing is shown as true that was not seen. The
-steps with packets are in `testbed.demo.wire`. `perform` plays them all and ends the lab, whatever happens.
+steps with packets are in `testbed.demo.wire` and `testbed.demo.way`, the one with the damage in `testbed.demo.damage`.
+`testbed.demo.play` plays them.
 """
 
 import json
-import os
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
-
-from rich.text import Text
 
 from plugin.core.packet import vxlan
 from testbed.demo.cast import add_pod, result_of
+from testbed.demo.damage import break_it
 from testbed.demo.show import Show, demand, make_table
-from testbed.demo.stage import DemoError, EndedByUserError, Stage
+from testbed.demo.stage import DemoError, Stage
 from testbed.demo.texts import LESSONS
+from testbed.demo.way import routers
 from testbed.demo.wire import cross_node, ends_of, reply, same_node
-from testbed.lab import state
 from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import NETNS, LabPaths
 from testbed.lab.progress import Silent
 from testbed.life import agents
 from testbed.life.down import tear_down
 from testbed.life.up import bring_up
-from testbed.machine import interrupts, screen
 from testbed.probes.packet_view import describe
 from testbed.scenario.members import WEAVELAB
 
 _ENDPOINT_S: Final = 10.0
-_SIGNAL_EXIT: Final = 128
-"""Plus the signal's number, as shells have it: 130 after Ctrl-C."""
 
 
 def cluster(show: Show) -> None:
@@ -106,7 +100,7 @@ def pod(show: Show) -> None:
 
 
 def _show_call(stage: Stage, call: CniCall) -> None:
-    stage.show(Text(f"executed on the node: /opt/cni/bin/{call.plugin}", style=screen.COMMAND))
+    stage.say(f"Executed on the node: /opt/cni/bin/{call.plugin}")
     for title, text, mark in (
         ("environment:", "\n".join(f"{k}={v}" for k, v in call.environment.items()), ("CNI_COMMAND=ADD", "CNI_NETNS")),
         ("standard input:", json.dumps(call.stdin), ()),
@@ -116,7 +110,7 @@ def _show_call(stage: Stage, call: CniCall) -> None:
             ('"address"', '"gateway"'),
         ),
     ):
-        stage.console.print(Text(title, style=screen.TITLE))
+        stage.label(title)
         stage.output(text, mark)
 
 
@@ -175,52 +169,15 @@ STEPS: Final[Mapping[str, Callable[[Show], None]]] = {
     "pod": pod,
     "same-node": same_node,
     "cross-node": cross_node,
+    "routers": routers,
     "reply": reply,
+    "break": break_it,
     "recap": recap,
 }
 assert list(STEPS) == list(LESSONS), "every step has its texts"
+assert len(STEPS) < 10, "one key leads to a step"
 
 
-def play(show: Show) -> None:
-    """All steps, with a key between them.
-
-    Raises:
-        DemoError: Something is not as shown.
-        EndedByUserError: The viewer pressed q.
-    """
-    for number, (key, step) in enumerate(STEPS.items(), start=1):
-        lesson = LESSONS[key]
-        show.stage.heading(number, len(STEPS), lesson.title.format_map(show.names))
-        step(show)
-        names = show.names
-        show.stage.lesson_end(lesson.question, lesson.answers, lesson.restaurant.format_map(names))
-        if number < len(STEPS):
-            show.stage.pause()
-
-
-def perform(show: Show) -> int:
-    """Play; returns the exit code. The lab goes in any case: at the end, after q, an error, or Ctrl-C.
-
-    Raises:
-        WeaveError: Something is not as shown, or could not be done.
-    """
-    with interrupts.raised():
-        try:
-            play(show)
-        except EndedByUserError:
-            return 0
-        except KeyboardInterrupt as stop:
-            with suppress(OSError):  # the terminal was closed: nobody reads it
-                sys.stderr.write("\ninterrupted: taking the lab down\n")
-            return _SIGNAL_EXIT + int(getattr(stop, "number", 2))
-        finally:
-            with interrupts.held_off():
-                _end(show.name)
-    return 0
-
-
-def _end(name: str) -> None:
-    """Take the lab down if it is there and this process brought it up; another's is left alone."""
-    found = state.read(LabPaths(name))
-    if found is not None and found.command_pid == os.getpid():
-        tear_down(name)
+def steps_of(show: Show) -> Mapping[str, Callable[[Show], None]]:
+    """The steps that this show has: routers only where there are some on the way."""
+    return {name: step for name, step in STEPS.items() if name != "routers" or show.cast.routers}

@@ -100,6 +100,20 @@ LESSONS: Final[Mapping[str, Lesson]] = {
             "inner address). The walls of the box are 50 bytes, and the courier reads only the box: what is outside it."
         ),
     ),
+    "routers": Lesson(
+        title="On the way: {routers}",
+        question="The nodes sit in different subnets. What must the routers between them know of the pods?",
+        answers=(
+            "ip route                                    # on a router: nodes only",
+            "traceroute -n NODE-ADDRESS                  # from a node: routers are hops",
+            "traceroute -n POD-ADDRESS                   # from a pod: one hop, no router",
+            "ping -M do -s MTU-28 POD-ADDRESS            # is a link on the way narrower?",
+        ),
+        restaurant=(
+            "{routers} is a junction on the courier's way. The courier crosses out a number on the box (the TTL), so "
+            "that no box drives in circles for ever, and takes the next street. Nobody opens the box."
+        ),
+    ),
     "reply": Lesson(
         title="The reply takes the same way back",
         question="Requests arrive at the other node, but no reply comes back. Where do you look?",
@@ -111,6 +125,20 @@ LESSONS: Final[Mapping[str, Lesson]] = {
         restaurant=(
             "At {far_node} the packing table checks the stamp, unpacks the box, and the plate goes over the pass "
             "counter to {far}. The answer goes back likewise, in a box with {node} written on it."
+        ),
+    ),
+    "break": Lesson(
+        title="Now break it",
+        question="Since this morning pods of two nodes do not reach each other. Where do you begin?",
+        answers=(
+            "kubectl -n kube-system get pods -o wide     # agent on both nodes?",
+            "kubectl -n kube-system logs AGENT-POD       # what does it say?",
+            "ip -d link show type vxlan                  # is the device there, and UP?",
+            "tcpdump -ni eth0 udp port PORT              # do packets leave? arrive?",
+        ),
+        restaurant=(
+            "Somebody locked the packing table of {node}. Plates still cross the pass counter, but no box leaves: the "
+            "manager of {node} knows why, the one of {far_node} only waits in vain."
         ),
     ),
     "recap": Lesson(

@@ -1,4 +1,4 @@
-"""Steps 4 to 6 of the demo: a ping on one node, a ping between two, and its reply, seen on the wire.
+"""Three steps of the demo: a ping on one node, a ping between two, and its reply, seen on the wire.
 
 Every sentence about a frame is checked against that frame before it is said (`testbed.probes.wire` judges the path).
 """
@@ -65,7 +65,7 @@ def cross_node(show: Show) -> None:
     watched = _ping(show, target, "cross-node", 1)
     stage.show(_captured_table(watched))
     _demand_path(watched, 1)
-    show.echoes = _echoes(watched, cast)
+    show.echoes, show.routed = _echoes(watched, cast), watched.routed
     leaving = show.echoes["request out"]
     stage.say(f"The request as it left {cast.node}, layer by layer:")
     stage.show(render(leaving.packet, explain=True))

@@ -3,6 +3,7 @@
 Its keys are documented in docs/guide/lab.md and stay as they are; tables are for people and may change.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -137,10 +138,9 @@ def _observe_node(node: LabNode, agent: ProcessId | None) -> dict[str, Any]:
 
 def print_tables(labs: list[dict[str, Any]]) -> None:
     """For people: one block a lab."""
-    from rich.console import Console  # noqa: PLC0415 - 60 ms that only this pays
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - 60 ms that only this pays
 
-    console = Console(highlight=False)
+    console = screen.make_console(sys.stdout)
     if not labs:
         console.print("no lab is up")
     for lab in labs:

@@ -90,6 +90,7 @@ def _theme() -> "Theme":
 
     return Theme(
         {
+            "rule.line": ASIDE,
             "status.spinner": _BLUE,
             "progress.spinner": _BLUE,
             "bar.complete": _BLUE,

@@ -15,7 +15,7 @@ is_root && exec "$@"
 ROOT=$(cd "$HERE/../.." && pwd -P)
 "$(sh "$HERE/venv-path.sh")/bin/python" -m compileall -q "$ROOT/plugin" "$ROOT/testbed" >/dev/null 2>&1 || true
 keep=(PYTHONDONTWRITEBYTECODE=1)
-for name in CI TERM COLUMNS NO_COLOR FORCE_COLOR HYPOTHESIS_PROFILE UPKEEP_ROUNDS UPKEEP_SEED \
+for name in CI TERM COLUMNS NO_COLOR FORCE_COLOR WEAVELAB_PLAIN HYPOTHESIS_PROFILE UPKEEP_ROUNDS UPKEEP_SEED \
     GITHUB_ACTIONS GITHUB_WORKSPACE GITHUB_STEP_SUMMARY GITLAB_CI; do
     [ -z "${!name:-}" ] || keep+=("$name=${!name}")
 done

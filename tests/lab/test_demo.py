@@ -1,18 +1,18 @@
 """`weavelab demo` as users type it, on real labs: what it shows is what is there, and nothing is left of it."""
 
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from testbed.demo.recording import SCENES
 from tests.support.project import ROOT
 
 pytestmark = [
@@ -40,7 +40,9 @@ def weavelab(*arguments: str, path: str = "") -> "subprocess.CompletedProcess[st
 
 def leftovers() -> list[str]:
     names = [entry.name for entry in Path("/run/netns").glob(f"{NAME}-*")] if Path("/run/netns").exists() else []
-    return names + [str(path) for path in [Path("/run/weavelab") / NAME] if path.exists()]
+    return names + [
+        str(path) for path in [Path(os.environ.get("WEAVELAB_RUN", "/run/weavelab")) / NAME] if path.exists()
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +54,14 @@ def _nothing_left() -> Iterator[None]:
     assert found == []
 
 
-def test_auto_shows_seven_steps_with_values_that_agree_with_each_other() -> None:
+def test_auto_shows_all_steps_with_values_that_agree_with_each_other() -> None:
     done = weavelab("demo", "--auto", "--analogy", "--name", NAME)
     assert done.returncode == 0, done.stdout + done.stderr
     text = done.stdout
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 80
-    assert re.findall(r"^(\d) of 7  ", text, re.MULTILINE) == list("1234567")
-    assert text.count("In the exam:") == text.count("In the restaurant:") == 7
+    assert re.findall(r"^(\d) of 8  ", text, re.MULTILINE) == list("12345678")
+    assert text.count("In the exam:") == text.count("In the restaurant:") == 8
 
     def one(pattern: str) -> str:
         found = re.search(pattern, text, re.MULTILINE)
@@ -88,16 +90,83 @@ def test_auto_shows_seven_steps_with_values_that_agree_with_each_other() -> None
     assert one(r"^   node1 +\S+ +(\S+) +ready") == gateway
 
     # same node: none of the ping on the uplinks; other node: request and reply on both
-    near, far = text[text.index("4 of 7") : text.index("5 of 7")], text[text.index("5 of 7") : text.index("6 of 7")]
+    near, far = text[text.index("4 of 8") : text.index("5 of 8")], text[text.index("5 of 8") : text.index("6 of 8")]
     for part, own in ((near, "0"), (far, "2")):
         assert re.findall(r"^uplink of node\d, eth0 +\d+ +(\d+)$", part, re.MULTILINE) == [own, own]
     assert re.findall(r"^pod \w+, eth0 +\d+ +(\d+)$", near, re.MULTILINE) == ["6", "6"]
 
 
 def test_another_topology_with_a_router_between_the_nodes_works_too() -> None:
-    done = weavelab("demo", "--auto", "--name", NAME, "--topology", "topologies/racks.yaml")
+    done = weavelab("demo", "--auto", "--name", NAME, "topologies/racks.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "50 of envelope" in done.stdout
+    way = re.findall(r"^(\w+ eth\d \w+) +(\d+) +(\d+) +\S+ > \S+$", done.stdout, re.MULTILINE)
+    assert [(place, outer) for place, outer, _ in way] == [
+        ("node1 eth0 out", "64"),
+        ("spine eth0 in", "64"),
+        ("spine eth1 out", "63"),
+        ("node3 eth0 in", "63"),
+    ]
+    assert {inner for _, _, inner in way} == {"64"}, "the pod's own packet has met no router"
+    assert "Outside 64 became 63; inside it is 64 as sent" in " ".join(done.stdout.split())
+
+
+def test_what_is_broken_is_named_by_its_node_and_is_whole_again_afterwards() -> None:
+    done = weavelab("demo", "--auto", "--name", NAME, "--step", "break", "--topology", "topologies/two-nodes.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^(\d) of 8  ", done.stdout, re.MULTILINE) == list("78"), "the steps before are not shown"
+    told = done.stdout[: done.stdout.index("8 of 8")]
+    order = [
+        "weave hold 'link vxlan-6784'",
+        "ip link set vxlan-6784 down",
+        "1 packets transmitted, 1 received",
+        "1 packets transmitted, 0 received",
+        "PROBLEM: link vxlan-6784",
+        "this node's own",
+        "VXLAN packets",
+        "weave release 'link vxlan-6784'",
+        "1 packets transmitted, 1 received",
+        "agent kill node1",
+        "agent start node1",
+    ]
+    place = 0
+    for wanted in order:
+        place = told.index(wanted, place) + 1
+
+
+def test_a_recording_is_a_picture_of_a_real_run(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "demo.svg"
+    done = weavelab("demo", "topologies/racks.yaml", "--name", NAME, "--record", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    root = ET.fromstring(path.read_text())
+    pages = ["".join(page.itertext()) for page in root.iter("{http://www.w3.org/2000/svg}g")]
+    assert len(pages) == len(SCENES)
+    for scene, page in zip(SCENES, pages, strict=True):
+        assert scene.text in page
+    assert done.stdout == f"recording: {path}\n"
+    assert f"lab {NAME}" not in done.stdout
+
+
+def test_a_recording_that_cannot_be_written_is_refused_before_anything_is_made() -> None:
+    done = weavelab("demo", "--name", NAME, "--record", "/proc/nowhere/demo.svg")
+    assert done.returncode == 2
+    assert "cannot be made" in done.stderr
+
+
+def test_the_steps_can_be_listed_without_bringing_anything_up() -> None:
+    done = weavelab("demo", "--list", "topologies/racks.yaml", "--name", NAME)
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        *("cluster", "node", "pod", "same-node", "cross-node", "routers", "reply", "break", "recap")
+    ]
+    assert leftovers() == []
+
+
+def test_a_step_that_this_topology_does_not_have_is_wrong_usage() -> None:
+    done = weavelab("demo", "--auto", "--name", NAME, "--step", "routers")
+    assert done.returncode == 2
+    assert "no step routers" in done.stderr
+    assert "hint: its steps: cluster, node" in done.stderr
 
 
 def test_a_topology_without_two_nodes_is_refused(tmp_path: Path) -> None:
@@ -115,7 +184,7 @@ def test_a_ping_that_fails_is_said_and_exits_1(tmp_path: Path) -> None:
     done = weavelab("demo", "--auto", "--name", NAME, path=str(tmp_path))
     assert done.returncode == 1
     assert "error: wanted the command above to succeed, found exit code 1" in done.stderr
-    assert "5 of 7" not in done.stdout
+    assert "5 of 8" not in done.stdout
 
 
 def test_frames_that_are_not_there_are_said_and_exit_1(tmp_path: Path) -> None:
@@ -125,7 +194,7 @@ def test_frames_that_are_not_there_are_said_and_exit_1(tmp_path: Path) -> None:
     done = weavelab("demo", "--auto", "--name", NAME, path=str(tmp_path))
     assert done.returncode == 1
     assert "error: wanted 6 frames of the ping at pod red, found 0" in done.stderr
-    assert "5 of 7" not in done.stdout
+    assert "5 of 8" not in done.stdout
 
 
 def test_a_lab_of_that_name_that_is_up_is_left_alone() -> None:
@@ -137,76 +206,6 @@ def test_a_lab_of_that_name_that_is_up_is_left_alone() -> None:
         assert weavelab("status", NAME).returncode == 0
     finally:
         assert weavelab("down", NAME).returncode == 0
-
-
-class Terminal:
-    """The demo on a terminal of 80 columns."""
-
-    def __init__(self) -> None:
-        pid, self.fd = pty.fork()
-        if pid == 0:
-            os.chdir(ROOT)
-            os.environ.update(TERM="xterm", COLUMNS="80", LINES="50")
-            os.execv(sys.executable, [*WEAVELAB, "demo", "--name", NAME])
-        self.pid = pid
-        self.text = ""
-
-    def read_until(self, wanted: str, within_s: float = 30) -> None:
-        deadline_s = time.monotonic() + within_s
-        begin = len(self.text)
-        while wanted not in self.text[begin:]:
-            assert time.monotonic() < deadline_s, self.text[begin:]
-            ready, _, _ = select.select([self.fd], [], [], 0.2)
-            if ready:
-                self.text += os.read(self.fd, 65536).decode(errors="replace")
-
-    def press(self, key: str) -> None:
-        time.sleep(0.1)  # the terminal forgets what was typed before the demo asks
-        os.write(self.fd, key.encode())
-
-    def end(self) -> int:
-        while True:
-            try:
-                data = os.read(self.fd, 65536)
-            except OSError:  # EIO: the other side is closed
-                break
-            if not data:
-                break
-            self.text += data.decode(errors="replace")
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
-
-
-def test_on_a_terminal_a_key_goes_on_and_q_ends_cleanly() -> None:
-    terminal = Terminal()
-    terminal.read_until("Enter: next step")
-    terminal.press("\n")
-    terminal.read_until("Enter: next step")
-    terminal.press(" ")
-    terminal.read_until("Enter: next step")
-    terminal.press("q")
-    assert terminal.end() == 0, terminal.text
-    assert "3 of 7" in terminal.text
-    assert "4 of 7" not in terminal.text
-    assert "\x1b[" in terminal.text  # coloured
-
-
-def test_ctrl_c_at_the_prompt_takes_the_lab_down() -> None:
-    terminal = Terminal()
-    terminal.read_until("Enter: next step")
-    assert leftovers() != []
-    terminal.press("\x03")
-    assert terminal.end() == 130, terminal.text
-
-
-def test_a_terminal_that_is_closed_takes_the_lab_down() -> None:
-    terminal = Terminal()
-    terminal.read_until("Enter: next step")
-    os.close(terminal.fd)
-    _, status = os.waitpid(terminal.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
-    assert leftovers() == []
 
 
 @pytest.mark.parametrize("after_s", [0.02, 0.3, 1.0, 2.0])

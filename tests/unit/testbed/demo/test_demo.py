@@ -1,34 +1,30 @@
 """The demo without a lab: its texts, its roles, how it folds lines, and how it ends."""
 
 import io
-import os
 import string
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from plugin.core.errors import InputError
 from testbed.cli.demo import demo_command
+from testbed.demo import play as demo_play
 from testbed.demo import stage as demo_stage
 from testbed.demo import steps as demo_steps
-from testbed.demo.cast import MARKERS, Cast, choose_cast
+from testbed.demo.cast import MARKERS, Cast, choose_cast, routers_between
+from testbed.demo.paper import COLUMNS, Sheet
+from testbed.demo.play import Player, perform, place_of, player_for, straight
 from testbed.demo.show import Show
-from testbed.demo.stage import (
-    COLUMNS,
-    DemoError,
-    EndedByUserError,
-    Keyboard,
-    Stage,
-    Timer,
-    fold_command,
-    fold_output,
-    keys_for,
-    make_console,
-)
+from testbed.demo.stage import DemoError, Stage, fold_command, fold_output
 from testbed.demo.texts import LESSONS
-from testbed.topology.model import NodeSpec, PodSpec, Topology
+from testbed.machine import screen
+from testbed.topology.load import load_topology
+from testbed.topology.model import NodeSpec, Outside, PodSpec, Router, Segment, Topology, Underlay
+from testbed.topology.underlay import plan_underlay
+from tests.support.project import ROOT
 
 
 def topology(pods: dict[str, str]) -> Topology:
@@ -40,17 +36,23 @@ def topology(pods: dict[str, str]) -> Topology:
     )
 
 
-def plain_stage(*, restaurant: bool = False) -> tuple[Stage, io.StringIO]:
+def show_for(name: str = "nosuchdemo", *, routers: tuple[str, ...] = ()) -> Show:
+    cast = Cast(sender="red", node="node1", new="yellow", far="blue", far_node="node2", routers=routers)
+    pods = topology({"red": "node1"})
+    return Show(stage=Stage(restaurant=False), name=name, topology=pods, topology_file=Path("t.yaml"), cast=cast)
+
+
+def printed(speak: Callable[[Stage], None], *, restaurant: bool = False, answers: bool = True) -> str:
+    """What a pipe shows of what is said on a stage."""
     text = io.StringIO()
-    return Stage(make_console(text), Timer(0.0), restaurant=restaurant), text
-
-
-def show_for(name: str = "nosuchdemo") -> Show:
-    from pathlib import Path
-
-    stage, _ = plain_stage()
-    cast = Cast(sender="red", node="node1", new="yellow", far="blue", far_node="node2")
-    return Show(stage=stage, name=name, topology=topology({"red": "node1"}), topology_file=Path("t.yaml"), cast=cast)
+    console = screen.make_console(text, width=COLUMNS)
+    stage, sheet = Stage(restaurant=restaurant), Sheet(name="", heading="")
+    stage.begin(sheet)
+    speak(stage)
+    for lines in sheet.groups(console, columns=COLUMNS, answers=answers):
+        for line in lines:
+            console.print(line)
+    return text.getvalue()
 
 
 # ------------------------------------------------------------------------------------------------------------- the texts
@@ -69,20 +71,26 @@ def test_a_lesson_names_only_what_the_steps_know(key: str) -> None:
         assert used <= known
 
 
+def speak_lesson(key: str) -> Callable[[Stage], None]:
+    lesson = LESSONS[key]
+    return lambda stage: stage.lesson_end(lesson.question, lesson.answers, lesson.restaurant)
+
+
 @pytest.mark.parametrize("key", LESSONS)
-def test_a_lesson_fits_80_columns_with_all_its_answers(key: str) -> None:
-    stage, text = plain_stage(restaurant=True)
-    stage.lesson_end(LESSONS[key].question, LESSONS[key].answers, LESSONS[key].restaurant)
-    lines = text.getvalue().splitlines()
+def test_an_answer_is_one_line_of_80_columns(key: str) -> None:
+    lines = printed(speak_lesson(key), restaurant=True).splitlines()
     assert max(map(len, lines)) <= COLUMNS
-    assert "In the exam:" in text.getvalue()
-    assert "In the restaurant:" in text.getvalue()
+    assert [line for line in lines if line.startswith("  ")] == [f"  {answer}" for answer in LESSONS[key].answers]
+    assert any(line.startswith("In the exam:") for line in lines)
+    assert any(line.startswith("In the restaurant:") for line in lines)
 
 
 def test_the_restaurant_is_told_only_when_asked_for() -> None:
-    stage, text = plain_stage()
-    stage.lesson_end("why?", ["because"], "a plate")
-    assert "plate" not in text.getvalue()
+    assert "plate" not in printed(lambda stage: stage.lesson_end("why?", ["because"], "a plate"))
+
+
+def test_an_answer_is_kept_behind_the_question() -> None:
+    assert "because" not in printed(lambda stage: stage.lesson_end("why?", ["because"], "a plate"), answers=False)
 
 
 def test_markers_are_what_ping_takes_and_people_read() -> None:
@@ -96,7 +104,44 @@ def test_markers_are_what_ping_takes_and_people_read() -> None:
 
 def test_the_default_topology_gives_every_role() -> None:
     cast = choose_cast(topology({"red": "node1", "green": "node1", "blue": "node2"}))
-    assert cast == Cast(sender="red", node="node1", new="yellow", far="blue", far_node="node2")
+    assert cast == Cast(sender="red", node="node1", new="yellow", far="blue", far_node="node2", routers=())
+
+
+def test_where_there_are_routers_the_far_pod_is_behind_them() -> None:
+    cast = choose_cast(load_topology(ROOT / "topologies/racks.yaml"))
+    assert (cast.sender, cast.far, cast.far_node, cast.routers) == ("red", "yellow", "node3", ("spine",))
+
+
+def test_routers_are_named_in_the_order_of_the_way() -> None:
+    segments = {name: Segment(subnet=f"10.9.{index}.0/24") for index, name in enumerate(["a", "b", "c", "d"])}
+    underlay = Underlay(
+        segments=segments,
+        routers={
+            "r2": Router(segments=("b", "c")),
+            "r1": Router(segments=("a", "b")),
+            "r3": Router(segments=("c", "d")),
+        },
+        outside=Outside(segment="a"),
+    )
+    chain = Topology(
+        name="t", underlay=underlay, nodes={"near": NodeSpec(segment="a"), "far": NodeSpec(segment="d")}, pods={}
+    )
+    assert routers_between(plan_underlay(chain), "near", "far") == ("r1", "r2", "r3")
+    assert routers_between(plan_underlay(chain), "far", "near") == ("r3", "r2", "r1")
+
+
+@pytest.mark.parametrize("routers", [(), ("spine",)])
+def test_only_a_lab_with_routers_on_the_way_has_the_step_about_them(routers: tuple[str, ...]) -> None:
+    names = list(demo_steps.steps_of(show_for(routers=routers)))
+    assert ("routers" in names) is bool(routers)
+    assert [name for name in names if name != "routers"] == [name for name in LESSONS if name != "routers"]
+
+
+def test_a_step_that_is_not_there_is_refused_with_those_that_are() -> None:
+    assert place_of(show_for(), None) == 0
+    assert place_of(show_for(), "reply") == 5
+    with pytest.raises(InputError, match="has no step routers"):
+        place_of(show_for(), "routers")
 
 
 def test_the_new_pod_never_takes_a_name_that_is_there() -> None:
@@ -140,85 +185,104 @@ def test_a_very_long_line_is_cut_and_says_so() -> None:
     assert rows[-1].strip().startswith("... and ")
 
 
+def test_quoted_words_are_not_folded_because_a_backslash_within_quotes_is_one() -> None:
+    lines = fold_command("sudo .venv/bin/weavelab exec node1 -- weave hold 'link vxlan-6784' 'for the demo'", 78)
+    assert lines == ["sudo .venv/bin/weavelab exec node1 -- weave hold 'link vxlan-6784' \\", "'for the demo'"]
+
+
 def test_in_a_pipe_there_is_no_escape_sequence_and_no_line_beyond_80_columns() -> None:
-    stage, text = plain_stage()
-    stage.heading(1, 7, "Title")
-    stage.say("word " * 60)
-    stage.command("sudo .venv/bin/weavelab exec red -- ping -c 3 -p 64656d6f3a2073616d65206e6f646521 10.32.0.4")
-    stage.output("x" * 500, mark=("x",))
-    assert "\x1b" not in text.getvalue()
-    assert max(map(len, text.getvalue().splitlines())) <= COLUMNS
+    def speak(stage: Stage) -> None:
+        stage.say("word " * 60)
+        stage.command("sudo .venv/bin/weavelab exec red -- ping -c 3 -p 64656d6f3a2073616d65206e6f646521 10.32.0.4")
+        stage.output("x" * 500, mark=("x",))
+
+    text = printed(speak)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= COLUMNS
+
+
+def test_of_a_long_output_the_first_rows_are_shown_and_the_rest_is_counted() -> None:
+    text = printed(lambda stage: stage.output("1\n2\n3\n4\n5\n", rows_max=3))
+    assert text.split("\n")[:-1] == ["  1", "  2", "  3", "  ... 2 more lines"]
+
+
+def run_answering(monkeypatch: pytest.MonkeyPatch, code: int, text: str) -> None:
+    monkeypatch.setattr(demo_stage, "run_weavelab", lambda _arguments: (code, text))
 
 
 def test_a_command_that_fails_ends_the_demo_with_its_output_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_stage, "run_weavelab", lambda _arguments: (1, "no such thing\n"))
-    stage, text = plain_stage()
-    with pytest.raises(DemoError, match="exit code 1"):
-        stage.weavelab("exec", "red", "--", "false")
-    assert "$ sudo .venv/bin/weavelab exec red -- false\n  no such thing" in text.getvalue()
+    run_answering(monkeypatch, 1, "no such thing\n")
+
+    def speak(stage: Stage) -> None:
+        with pytest.raises(DemoError, match="exit code 1"):
+            stage.weavelab("exec", "red", "--", "false")
+
+    assert "$ sudo .venv/bin/weavelab exec red -- false\n  no such thing\n  (exit code 1)\n" in printed(speak)
 
 
-# -------------------------------------------------------------------------------------------------------------- the keys
-
-
-@pytest.mark.parametrize("typed", [b"\n", b" ", b"x\x1b[C\r"])
-def test_enter_and_space_go_on_and_other_keys_do_nothing(typed: bytes) -> None:
-    assert press(typed) is None
-
-
-@pytest.mark.parametrize("typed", [b"q", b"Q", b"x\x04"])
-def test_q_ends(typed: bytes) -> None:
-    with pytest.raises(EndedByUserError):
-        press(typed)
-
-
-def press(typed: bytes) -> None:
-    """Wait on a terminal of our own on which something is typed once the prompt is there."""
-    master, slave = os.openpty()
-
-    class Prompted(io.StringIO):
-        def flush(self) -> None:
-            if "Enter:" in self.getvalue() and not self.typed:
-                type(self).typed = True
-                import threading
-
-                threading.Timer(0.05, lambda: os.write(master, typed)).start()
-
-        typed = False
-
-    try:
-        with os.fdopen(slave) as stream:
-            Keyboard(stream).wait(Console(file=Prompted()))
-    finally:
-        import time
-
-        time.sleep(0.06)
-        os.close(master)
-
-
-def test_without_a_terminal_nobody_is_waited_for() -> None:
-    assert isinstance(keys_for(io.StringIO(), io.StringIO(), auto=False, pause_s=0.0), Timer)
+def test_a_command_that_should_fail_and_does_not_ends_the_demo_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_answering(monkeypatch, 0, "")
+    stage = Stage(restaurant=False)
+    with pytest.raises(DemoError, match="to end with exit code 1, found exit code 0"):
+        stage.weavelab("exec", "red", "--", "true", code=1)
 
 
 # --------------------------------------------------------------------------------------------------------------- the end
 
 
-def test_q_is_a_good_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_steps, "play", _raise(EndedByUserError()))
-    assert demo_steps.perform(show_for()) == 0
+@pytest.mark.parametrize("typed", [io.StringIO(), None], ids=["a pipe", "closed"])
+def test_without_a_terminal_nobody_is_waited_for(typed: io.StringIO | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_play, "steps_of", lambda _show: {"cluster": lambda show: show.stage.say("a lab")})
+    shown = io.StringIO()
+    show = show_for()
+    assert perform(show, player_for(typed, shown, auto=False, pause_s=0.0)) == 0
+    assert shown.getvalue().startswith("\n1 of 1  A cluster comes up ──")
+    assert "\n\na lab\n\nIn the exam: Which network add-on" in shown.getvalue()
+    assert "kubectl get daemonsets" in shown.getvalue(), "without keys the answers are there"
 
 
-def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(demo_steps, "play", _raise(KeyboardInterrupt()))
-    assert demo_steps.perform(show_for()) == 130
+def test_steps_before_the_first_are_played_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = []
+    monkeypatch.setattr(
+        demo_play,
+        "steps_of",
+        lambda _show: {name: lambda _show, name=name: played.append(name) for name in ("cluster", "node", "pod")},
+    )
+    shown = io.StringIO()
+    assert perform(show_for(), straight(shown, 0.0), first=1) == 0
+    assert played == ["cluster", "node", "pod"]
+    assert "1 of 3" not in shown.getvalue()
+    assert "2 of 3" in shown.getvalue()
+
+
+def test_what_fails_unseen_is_shown_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(show: Show) -> None:
+        show.stage.say("this was tried")
+        raise DemoError("it did not work")
+
+    monkeypatch.setattr(demo_play, "steps_of", lambda _show: {"cluster": fail, "node": fail})
+    shown = io.StringIO()
+    with pytest.raises(DemoError):
+        perform(show_for(), straight(shown, 0.0), first=1)
+    assert "1 of 2  A cluster comes up" in shown.getvalue()
+    assert "this was tried" in shown.getvalue()
+
+
+def test_ctrl_c_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert perform(show_for(), _raise(KeyboardInterrupt())) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_what_does_not_hold_is_an_error_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_steps, "play", _raise(DemoError("wanted 0 frames, found 2")))
+def test_what_does_not_hold_is_an_error_with_exit_code_1() -> None:
     with pytest.raises(DemoError) as error:
-        demo_steps.perform(show_for())
+        perform(show_for(), _raise(DemoError("wanted 0 frames, found 2")))
     assert error.value.exit_code == 1
+
+
+def test_a_topology_twice_is_wrong_usage() -> None:
+    done = CliRunner().invoke(demo_command, ["a.yaml", "--topology", "b.yaml"])
+    assert done.exit_code == 2
+    assert "give one of them" in done.output
 
 
 def test_pause_without_auto_is_wrong_usage() -> None:
@@ -227,8 +291,8 @@ def test_pause_without_auto_is_wrong_usage() -> None:
     assert "--auto" in done.output
 
 
-def _raise(error: BaseException):
-    def raising(_show: Show) -> None:
+def _raise(error: BaseException) -> Player:
+    def raising(_show: Show, _first: int) -> None:
         raise error
 
     return raising
