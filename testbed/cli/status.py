@@ -1,40 +1,39 @@
 """`weavelab status`: nodes, agents, peers and pods of running labs, for people or programs."""
 
-import json
 from typing import Final
 
 import click
+
+from testbed.cli.formats import format_option
+from testbed.lab.listing import Format
 
 _EXAMPLES: Final = """
 \b
 Examples:
   weavelab status
+  weavelab status two-nodes --format wide     every column, every line
   weavelab status two-nodes --format json
+  weavelab status --format yaml | less
 
 \b
-Exit code: 0 every agent is ready, 1 something is not.
+Exit code: 0 every agent is ready and sees the others, 1 something is not as it should be.
 """
 
 
 @click.command(epilog=_EXAMPLES, short_help="Show labs, nodes, agents, peers and pods.")
 @click.argument("lab", required=False)
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people or programs.",
-)
-def status(lab: str | None, output: str) -> int:
+@format_option
+def status(lab: str | None, output: Format) -> int:
     """Show the labs of this machine, or one of them: nodes, agents, peers, pods."""
-    from testbed.lab.status import healthy, observe, print_tables  # noqa: PLC0415 - `--help` does not wait for it
+    from testbed.lab.listing import show_values  # noqa: PLC0415 - `--help` does not wait for it
+    from testbed.lab.status import healthy, observe  # noqa: PLC0415
+    from testbed.lab.tables import print_tables  # noqa: PLC0415
     from testbed.life.up import check_machine  # noqa: PLC0415
 
     check_machine()
     found = observe(lab)
-    if output == "json":
-        click.echo(json.dumps({"labs": found}, indent=2))
+    if output in {"json", "yaml"}:
+        show_values({"labs": found}, output)
     else:
-        print_tables(found)
+        print_tables(found, wide=output == "wide")
     return 0 if all(map(healthy, found)) else 1

@@ -64,6 +64,7 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         netns_names: Every entry below /run/netns that the lab makes.
         processes: The agents, once they were started.
         pods: The pods that are attached, by name.
+        pods_unfinished: Pods that a command is making or deleting, and on which node: a killed one leaves them.
     """
 
     version: int = _STATE_VERSION
@@ -78,6 +79,7 @@ class LabState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     netns_names: tuple[str, ...] = ()
     processes: tuple[ProcessRecord, ...] = ()
     pods: dict[str, PodRecord] = {}
+    pods_unfinished: dict[str, str] = {}
 
 
 def new_state(

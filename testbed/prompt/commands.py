@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from plugin.core.errors import InputError
-from testbed.lab.status import observe, print_tables
+from testbed.lab.status import observe
+from testbed.lab.tables import print_tables
 from testbed.prompt.host import LabPodHost, LabSwitch
 
 # isort: split
