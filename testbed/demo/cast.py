@@ -8,15 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from plugin.core.errors import InputError
-from testbed.kubelet.choice import kubelet_of
-from testbed.kubelet.kubelet import PodWanted
-from testbed.lab import state
 from testbed.lab.cni_call import CniCall
 from testbed.lab.running import Lab, LabPod
-from testbed.lab.state import PodRecord
+from testbed.life import pods
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
 from testbed.probes.sighting import PodFacts, WireFacts
 from testbed.probes.wire import WirePath, WireVerdict, judge_wire
@@ -94,24 +89,8 @@ def routers_between(plan: UnderlayPlan, node: str, far_node: str) -> tuple[str, 
 
 
 def add_pod(lab: Lab, node: str, pod: str) -> Lab:
-    """Create a pod in a running lab, through the node's kubelet and CNI chain; the lab with it.
-
-    Raises:
-        CniCallError: The ADD failed; nothing of the pod is left.
-        OSError: The sandbox could not be made.
-    """
-    paths = lab.paths
-    with state.locked(paths, wait_s=5.0):
-        before = state.read(paths) or lab.state
-        announced = msgspec.structs.replace(
-            before, netns_names=(*before.netns_names, paths.netns_name(pod).name), step=f"pod {pod}"
-        )
-        state.write(paths, announced)  # before the pod is there, so that `down` knows of it whatever happens
-        record: PodRecord = kubelet_of(paths, before.topology, node).run(PodWanted(pod, PodSpec(node=node)))
-        topology = msgspec.structs.replace(before.topology, pods={**before.topology.pods, pod: PodSpec(node=node)})
-        after = msgspec.structs.replace(announced, step="", topology=topology, pods={**before.pods, pod: record})
-        state.write(paths, after)
-    return Lab.of(after)
+    """Create a pod in a running lab, as `weavelab pod add` does; the lab with it."""
+    return pods.add(lab, pod, node).lab
 
 
 def result_of(call: CniCall) -> dict[str, Any]:

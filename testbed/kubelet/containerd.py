@@ -18,6 +18,7 @@ from testbed.kubelet.cri.values import ContainerEntry, PortMapping, SandboxConfi
 from testbed.kubelet.image import IMAGE
 from testbed.kubelet.kubelet import REMOVE_S, PodWanted, attached, publish, unpublish
 from testbed.kubelet.sandbox import Sandbox, container_id
+from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
 from testbed.nodes import names
@@ -82,13 +83,14 @@ class ContainerdKubelet:
             said.append(f"StartContainer {new[:12]}")
         return "\n".join(said)
 
-    def remove(self, pod: str, container_id: str, *, timeout_s: float = REMOVE_S) -> None:
+    def remove(self, pod: str, container_id: str, *, timeout_s: float = REMOVE_S) -> tuple[CniCall, ...]:
         """StopPodSandbox twice, as the kubelet does when it is not sure of the first, then RemovePodSandbox."""
         with self.client() as runtime:
             for _ in range(2):
                 runtime.stop_sandbox(container_id, timeout_s=timeout_s)
             runtime.remove_sandbox(container_id, timeout_s=timeout_s)
         unpublish(self._paths, pod)
+        return ()
 
     def drop(self, pod: str) -> None:
         """The names, and every sandbox of that pod that the runtime still has."""

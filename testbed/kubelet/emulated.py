@@ -11,6 +11,7 @@ from plugin.link import netns
 from testbed.kubelet.cni_runtime import NETNS_DIR, CniRuntime
 from testbed.kubelet.kubelet import REMOVE_S, PodWanted, attached, publish, unpublish
 from testbed.kubelet.sandbox import Sandbox, container_id
+from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
 from testbed.machine.space import call, host_name
@@ -46,11 +47,12 @@ class EmulatedKubelet:
             hint="bring the lab up with `kubelet: containerd`",
         )
 
-    def remove(self, pod: str, container_id: str, *, timeout_s: float = REMOVE_S) -> None:
+    def remove(self, pod: str, container_id: str, *, timeout_s: float = REMOVE_S) -> tuple[CniCall, ...]:
         """DEL of the chain, then the sandbox and its names."""
         runtime = CniRuntime(self._space, timeout_s=timeout_s)
-        runtime.delete(Sandbox(pod=pod, container_id=container_id, netns=str(NETNS_DIR / pod)))
+        calls = runtime.delete(Sandbox(pod=pod, container_id=container_id, netns=str(NETNS_DIR / pod)))
         self.drop(pod)
+        return calls
 
     def drop(self, pod: str) -> None:
         """The sandbox and its names."""

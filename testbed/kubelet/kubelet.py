@@ -15,6 +15,7 @@ import msgspec
 
 from plugin.core.errors import CheckError
 from testbed.kubelet.cni_runtime import Added
+from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import LabPaths
 from testbed.lab.state import PodRecord
 from testbed.nodes import engine, mounts, names
@@ -58,8 +59,11 @@ class Kubelet(Protocol):
             CheckError: The runtime refused.
         """
 
-    def remove(self, pod: str, container_id: str, *, timeout_s: float = REMOVE_S) -> None:
+    def remove(self, pod: str, container_id: str, *, timeout_s: float = REMOVE_S) -> tuple[CniCall, ...]:
         """Detach a pod and let go of all of it; `container_id` is that of its record. Safe to repeat.
+
+        Returns:
+            Every plugin that we executed for it; empty when a real runtime did.
 
         Raises:
             CheckError: The DEL failed; the sandbox stays, a kubelet would try again.

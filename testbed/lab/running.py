@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import msgspec
 
-from plugin.core.errors import InputError
+from plugin.core.errors import CheckError, InputError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
 from testbed.lab import agent_api
@@ -169,6 +169,16 @@ class Lab:
     def routers(self) -> tuple[str, ...]:
         """The names of its routers."""
         return tuple(self.topology.underlay.routers)
+
+    def now(self) -> Self | None:
+        """The lab as it is now, with the pods that there are; None when it went down or goes, or was made anew."""
+        try:
+            found = states.read(self.paths)
+        except CheckError:
+            return self  # damaged by hand: what runs goes on
+        if found is None or found.phase == "removing" or found.created_s != self.state.created_s:
+            return None
+        return self.of(found)
 
     def space(self, target: str) -> Space:
         """How to enter a pod, a node, a router, `outside` or `underlay`.

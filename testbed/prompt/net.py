@@ -60,6 +60,28 @@ class LabNet(Mininet):  # type: ignore[misc]
         self.buildFromTopo(topo)
         self.built = True
 
+    def refresh(self) -> None:
+        """Have the pods that there are now: another command may have added, deleted or remade some."""
+        now = self.lab.now()
+        if now is None or now.state.pods == self.lab.state.pods:
+            return
+        before, self.lab = self.lab, now
+        for name, pod in before.pods.items():
+            if now.pods.get(name) != pod and name in self:
+                self._forget(self[name])
+        for name, pod in now.pods.items():
+            if before.pods.get(name) != pod:
+                self.addHost(name, kind="pod")
+                self.addLink(name, pod.node)
+
+    def _forget(self, host: Any) -> None:
+        host.terminate()
+        self.hosts.remove(host)
+        del self.nameToNode[host.name]
+        for link in [link for link in self.links if link.intf1.node is host]:
+            link.intf2.node.delIntf(link.intf2)
+            self.links.remove(link)
+
     @property
     def pods(self) -> list[Any]:
         """The pods, in the order of the topology."""

@@ -119,6 +119,7 @@ class LabShell(LabCommands):
     def onecmd(self, line: str) -> Any:
         """Run one line. What goes wrong is shown, noted in `failed`, and no reason to end."""
         try:
+            self.mn.refresh()
             if (word := self.parseline(line)[0]) in _GONE:
                 self.fail(f"{word} has no meaning here", _GONE[word])
                 return None

@@ -6,23 +6,17 @@ sandbox, stops it once more (a kubelet repeats what it is not sure of), removes 
 
 import os
 import time
-from typing import Final
 
-import msgspec
-
-from plugin.core.errors import CheckError
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
 from testbed.kubelet.choice import kubelet_of
-from testbed.kubelet.kubelet import REMOVE_S, wanted
-from testbed.lab import state
+from testbed.kubelet.kubelet import REMOVE_S
 from testbed.lab.running import Lab
+from testbed.life import pods
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.members import Member, concerned, exec_hint, member
 from testbed.scenario.results import CommandEvidence
 from testbed.topology.steps import Pod, Step
-
-LOCK_WAIT_S: Final = 5.0
 
 
 def expectation(run: Run, step: Step) -> str:
@@ -80,22 +74,9 @@ def _restart(run: Run, pod: str) -> str:
 
 def _recreate(run: Run, pod: str) -> str:
     """Remove and make the pod; the run goes on with the lab as it is then."""
-    paths = run.lab.paths
-    with state.locked(paths, wait_s=LOCK_WAIT_S):
-        before = state.read(paths)
-        if before is None or pod not in before.pods:
-            raise CheckError(f"lab {run.lab.name} has no pod {pod} any more")
-        old = before.pods[pod]
-        kubelet = kubelet_of(paths, before.topology, old.node)
-        kubelet.remove(pod, old.container_id)
-        # Its names stay announced, so that `down` finds whatever a killed command leaves.
-        gone = {name: record for name, record in before.pods.items() if name != pod}
-        state.write(paths, msgspec.structs.replace(before, pods=gone))
-        new = kubelet.run(wanted(before.topology, pod, attempt=time.time_ns()))
-        pods = {name: new if name == pod else record for name, record in before.pods.items()}
-        after = msgspec.structs.replace(before, pods=pods)
-        state.write(paths, after)
-    run.lab = Lab.of(after)
+    old = run.lab.pods[pod]
+    run.lab = pods.recreate(run.lab, pod).lab
+    new = run.lab.pods[pod]
     return f"removed {old.container_id[:12]} with {old.address}\nmade {new.container_id[:12]} with {new.address}"
 
 
