@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
 from plugin.core.errors import CheckError, MissingError
@@ -192,6 +191,27 @@ class Capture:
                 self._frames = tuple(done)
             return tuple(sorted(self._frames, key=lambda frame: frame.time_ns))
 
+    @property
+    def gone(self) -> tuple[Tap, ...]:
+        """Where nothing more will be seen: the interface was deleted."""
+        with self._arrived:
+            if not self._stopped:
+                self._count_drops()
+            return tuple(listener.tap for listener in self._listeners if listener.gone)
+
+    def take(self, *, within_s: float = 0.0) -> tuple[CapturedFrame, ...]:
+        """The frames that came since this was called last, in the order of their time; they are kept no longer.
+
+        So a capture may go on for ever. If there are none, wait for some for at most `within_s` seconds.
+        """
+        with self._arrived:
+            if not self._stopped:
+                self._sweep()
+            if not self._raw and not self._stopped:
+                self._arrived.wait(within_s)
+            taken, self._raw, self._bytes, self._frames = self._raw, [], 0, ()
+        return tuple(sorted((raw.captured() for raw in taken), key=lambda frame: frame.time_ns))
+
     def drain(self, *, quiet_s: float = 0.05, within_s: float = 1.0, marker: bytes = b"") -> bool:
         """Wait until no frame has come for `quiet_s` seconds, for at most `within_s`.
 
@@ -348,37 +368,3 @@ def _open(tap: Tap) -> socket.socket:
             f"cannot capture on {tap.ifname} of {tap.label}: {error.strerror or error}",
             hint=f"look at the interfaces there: weavelab exec {tap.label} -- ip link",
         ) from error
-
-
-# ----------------------------------------------------------------------------------------------------------------- file
-
-
-# https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html: magic of the variant with nanoseconds, version 2.4,
-# two unused fields, the largest frame, link type 1 (Ethernet).
-_PCAP_HEADER: Final = struct.pack("=IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, 1)
-_PCAP_FRAME: Final = struct.Struct("=IIII")
-
-
-def write_pcap(path: Path, frames: Iterable[CapturedFrame]) -> int:
-    """Write frames to a file that Wireshark and `tcpdump -r` open, in the order of their time; gives their number.
-
-    The format does not know interfaces and directions: write one file a tap to keep them apart. To have UDP 6784 read
-    as VXLAN: `tcpdump -T vxlan -r FILE`, or in Wireshark "Decode As".
-
-    Raises:
-        CaptureError: The file cannot be written.
-    """
-    ordered = sorted(frames, key=lambda frame: frame.time_ns)
-    try:
-        with path.open("wb") as file:
-            file.write(_PCAP_HEADER)
-            for frame in ordered:
-                seconds, nanoseconds = divmod(frame.time_ns, 1_000_000_000)
-                file.write(_PCAP_FRAME.pack(seconds, nanoseconds, len(frame.data), frame.wire_bytes))
-                file.write(frame.data)
-    except OSError as error:
-        raise CaptureError(
-            f"cannot write {len(ordered)} frames to {path}: {error.strerror or error}",
-            hint="name a file in a folder that exists and has room",
-        ) from error
-    return len(ordered)

@@ -11,7 +11,8 @@ from typing import Final
 from plugin.core.errors import InputError
 from testbed.machine.files import give_back
 from testbed.probes import ping as ping_probe
-from testbed.probes.capture import Capture, Tap, capture, write_pcap
+from testbed.probes.capture import Capture, Tap, capture
+from testbed.probes.pcap import write_pcap
 from testbed.probes.sighting import PodFacts, WireFacts
 from testbed.probes.wire import WireVerdict, judge_wire, marker_of
 from testbed.scenario.attempt import Attempt, Run
