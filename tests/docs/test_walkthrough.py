@@ -64,8 +64,8 @@ def is_safe(words: list[str]) -> bool:
     verb = words[0]
     if any(re.search(r"^\[|^[A-Z]+$|\.\.\.", word) for word in words):  # a placeholder
         return False
-    if verb == "status":
-        return True
+    if verb in {"status", "logs", "graph"}:  # but not what goes on, writes a file, or is piped by a shell
+        return not {"-f", "-o", "|", "--runtime"} & {*words}
     if verb == "cli":
         return "-c" in words
     if verb != "exec" or "--" not in words or "--lab" in words:
@@ -107,7 +107,9 @@ def for_our_lab(words: list[str]) -> list[str]:
     words = [word.replace("two-nodes", LAB) for word in words]
     if words[0] == "exec":
         return ["exec", "--lab", LAB, *words[1:]]
-    return words if LAB in words else [words[0], LAB, *words[1:]]
+    if words[0] == "logs":
+        return ["logs", "--lab", LAB, *words[1:]]
+    return words if LAB in words or any(word.endswith(".yaml") for word in words) else [words[0], LAB, *words[1:]]
 
 
 def test_there_are_commands_to_run() -> None:

@@ -127,6 +127,17 @@ def test_the_plugin_was_called_by_containerd(lab: dict[str, str]) -> None:
     assert red["container_id"][:12] in ok("exec", "node1", "--", "weave", "ps")
 
 
+def test_a_pod_is_added_and_deleted_by_containerd(lab: dict[str, str]) -> None:
+    made = ok("pod", "add", "amber", "--node", "node1", "-v")
+    assert made.startswith("containerd of node1: RunPodSandbox")
+    address = next(pod["address"] for pod in status()["pods"] if pod["name"] == "amber")
+    assert f'"address": "{address}/12"' in made
+    assert ok("exec", "amber", "--", "hostname") == "amber\n"
+    assert ok("pod", "delete", "amber", "-v").endswith(f"pod amber is gone from node1, and {address} with it\n")
+    assert {pod["name"] for pod in status()["pods"]} == set(lab)
+    assert "containerd successfully booted" in ok("logs", "--runtime", "node1", "--level", "debug")
+
+
 def test_exec_runs_in_the_container(lab: dict[str, str]) -> None:
     assert ok("exec", "web", "--", "hostname") == "web\n"
     assert ok("exec", "web", "--", "cat", "/www/index.html") == "weavelab\n"

@@ -21,7 +21,8 @@ from plugin.core.packet.checksum import Checksum, checksum_of
 from plugin.core.packet.layers import Payload
 from testbed.machine.space import Completed, Space, call, packet_socket, run, spawn
 from testbed.probes import capture as capture_module
-from testbed.probes.capture import Capture, CaptureError, Direction, Tap, capture, write_pcap
+from testbed.probes.capture import Capture, CaptureError, Direction, Tap, capture
+from testbed.probes.pcap import write_pcap
 from testbed.probes.sighting import PodFacts, WireFacts
 from testbed.probes.wire import judge_wire, marker_of
 

@@ -16,6 +16,9 @@ class Net(dict[str, Any]):
     links = property(lambda self: self["never asked"])
     lab = SimpleNamespace(name="small")
 
+    def refresh(self) -> None:
+        """No pod comes or goes."""
+
 
 def test_an_error_that_nobody_foresaw_is_shown_and_the_prompt_goes_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any

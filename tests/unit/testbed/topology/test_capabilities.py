@@ -6,7 +6,7 @@ import pytest
 
 from testbed.deploy.interpreter import plugin_interpreter
 from testbed.deploy.plan import plan_deploy
-from testbed.lab.status import print_tables
+from testbed.lab.tables import print_tables
 from testbed.topology.cni_conf import UNSTATED_BURST_BITS, capabilities_of, port_mapping, rate_bits
 from testbed.topology.load import load_topology
 from testbed.topology.model import BandwidthSpec, PodSpec, PortSpec
@@ -51,8 +51,8 @@ def test_the_shipped_configuration_declares_what_the_shipped_lab_asks_for() -> N
 def test_status_shows_ports_only_where_a_pod_has_some(capsys: pytest.CaptureFixture[str]) -> None:
     pod = {"name": "web", "node": "n", "address": "10.32.0.2", "mac": "m", "host_interface": "v", "ports": []}
     lab = {
-        "name": "lab", "phase": "ready", "step": "", "problem": "", "created": "", "range": "", "topology": "",
-        "topology_file": "", "nodes": [], "pods": [pod], "pairs_in_trouble": [], "views": [],
+        "name": "lab", "phase": "ready", "step": "", "problem": "", "created": "2026-11-28T15:30:00Z", "range": "", "topology": "",
+        "topology_file": "", "nodes": [], "pods": [pod], "pods_unfinished": [], "pairs_in_trouble": [], "views": [],
     }  # fmt: skip
     print_tables([lab])
     assert "ports" not in capsys.readouterr().out
