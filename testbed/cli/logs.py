@@ -2,11 +2,10 @@
 
 import itertools
 import json
-import os
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,7 @@ import click
 
 from plugin.core.errors import InputError
 from testbed.lab.listing import plain
+from testbed.machine.screen import BAD, TITLE, is_lively, make_console
 
 if TYPE_CHECKING:
     from testbed.lab.logs import Entry, Logs
@@ -32,7 +32,7 @@ Examples:
 
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_COLOURS: Final = {"warning": "yellow", "warn": "yellow", "error": "red", "fatal": "red", "panic": "red"}
+_STYLES: Final = {"warning": TITLE, "warn": TITLE, "error": BAD, "fatal": BAD, "panic": BAD}
 _LOOK_EVERY_S: Final = 0.1
 _LAB_LOOKED_AT_EVERY: Final = 5
 
@@ -135,7 +135,7 @@ def _chosen(lab: "Lab", nodes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _show(entries: Iterable["Entry"], output: str, width: int) -> None:
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    tell = _teller()
     for entry in entries:
         if output == "json":
             stated = {"time": entry.time, "level": entry.level, "event": entry.event, "fields": entry.fields}
@@ -144,9 +144,18 @@ def _show(entries: Iterable["Entry"], output: str, width: int) -> None:
             continue
         prefix = f"{entry.node:<{width}} | "
         for line in text_of(entry).splitlines():
-            text = click.style(line, fg=_COLOURS.get(entry.level)) if coloured else line
-            click.echo(f"{prefix}{text}".rstrip(), color=coloured)
+            tell(prefix, line, _STYLES.get(entry.level, ""))
     sys.stdout.flush()
+
+
+def _teller() -> Callable[[str, str, str], None]:
+    """Who shows a line behind its prefix: in style on a terminal, else plain."""
+    if not is_lively(sys.stdout):
+        return lambda prefix, line, _style: click.echo(f"{prefix}{line}".rstrip())
+    from rich.text import Text  # noqa: PLC0415 - 60 ms that only a terminal pays
+
+    console = make_console(sys.stdout)
+    return lambda prefix, line, style: console.print(Text.assemble(prefix, (line, style)), soft_wrap=True)
 
 
 def text_of(entry: "Entry") -> str:

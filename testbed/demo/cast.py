@@ -15,7 +15,7 @@ from testbed.life import pods
 from testbed.probes.capture import Capture, CapturedFrame, Direction, Tap, capture
 from testbed.probes.sighting import PodFacts, WireFacts
 from testbed.probes.wire import WirePath, WireVerdict, judge_wire
-from testbed.topology.model import PodSpec, Topology
+from testbed.topology.model import Topology
 from testbed.topology.underlay import UnderlayPlan, plan_underlay
 
 _NEW_PODS: Final = ("yellow", "violet", "orange", "newcomer")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TextIO
 
+from testbed.machine.screen import TITLE, make_console, table_box
+
 Format = Literal["table", "wide", "json", "yaml"]
 FORMATS: Final[tuple[Format, ...]] = ("table", "wide", "json", "yaml")
 
@@ -62,9 +64,7 @@ class Screen:
     """Where tables and lines for people go: standard output, or another stream."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        from rich.console import Console  # noqa: PLC0415 - 60 ms that only tables pay
-
-        self._console = Console(file=stream or sys.stdout, highlight=False)
+        self._console = make_console(stream or sys.stdout)
 
     def line(self, text: str, *, style: str = "") -> None:
         """One line, whatever its length."""
@@ -74,15 +74,14 @@ class Screen:
 
     def table(self, listing: Listing, rows: Sequence[Row], *, wide: bool = False) -> None:
         """The rows below their headings; nothing when there are none."""
-        from rich import box  # noqa: PLC0415
-        from rich.measure import Measurement  # noqa: PLC0415
+        from rich.measure import Measurement  # noqa: PLC0415 - 60 ms that only tables pay
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
         if not rows:
             return
         columns = [column for column in listing.columns if wide or not column.wide]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=table_box(), pad_edge=False)
         for column in columns:
             table.add_column(column.title, overflow="fold")
         for row in rows:
@@ -91,15 +90,17 @@ class Screen:
         needed = Measurement.get(self._console, options.update(max_width=sys.maxsize), table)
         width = self._console.width if self._console.is_terminal else needed.maximum
         if listing.title:
-            self.line(listing.title, style="italic")
+            self.line(listing.title, style=TITLE)
         if width < needed.minimum:
             self._records(columns, rows)
             return
         lines = self._console.render_lines(table, options.update(width=min(width, needed.maximum)), pad=False)
-        for segments in lines if listing.title else lines[1:-1]:  # blank lines part it from what else there is
-            line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        shown = [Text.assemble(*((segment.text, segment.style or "") for segment in segments)) for segments in lines]
+        for number, line in enumerate(shown):
             line.rstrip()
-            self._console.print(line, soft_wrap=True)
+            # Blank lines part it from what else there is; alone it begins and ends without them.
+            if line or listing.title or 0 < number < len(shown) - 1:
+                self._console.print(line, soft_wrap=True)
 
     def _records(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
         """A few lines a row: its first column, then each other with its heading."""
@@ -107,7 +108,7 @@ class Screen:
         heading = max((len(column.title) for column in others), default=0)
         for row in rows:
             self.line("")
-            self.line(first.text(row), style="bold")
+            self.line(first.text(row), style=TITLE)
             for column in others:
                 self.line(
                     f"  {column.title:<{heading}}  {column.text(row)}", style=column.style(row) if column.style else ""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from testbed.lab.listing import Column, Listing, Row, Screen, clock, some
 from testbed.lab.status import healthy
+from testbed.machine import screen as looks
 
 _PAIRS_SHOWN: Final = 20
 _REPAIRS_SHOWN: Final = 3
@@ -24,7 +25,7 @@ def _agent_word(node: Row) -> str:
 
 
 def _agent_style(node: Row) -> str:
-    return {"ready": "green", "starting": "yellow"}.get(_agent_word(node), "red")
+    return {"ready": looks.GOOD, "starting": looks.WAITING}.get(_agent_word(node), looks.BAD)
 
 
 def _peers(node: Row) -> str:
@@ -40,8 +41,12 @@ def _owns(node: Row) -> str:
     return f"{mine['percent']:g} %"
 
 
-def _red(_row: Row) -> str:
-    return "red"
+def _title(_row: Row) -> str:
+    return looks.TITLE
+
+
+def _bad(_row: Row) -> str:
+    return looks.BAD
 
 
 NODES: Final = Listing(
@@ -83,7 +88,7 @@ PROBLEMS: Final = Listing(
     "problems",
     (
         Column("node", "node"),
-        Column("what", "object", style=_red),
+        Column("what", "object", style=_title),
         Column("because", "cause"),
         Column("seen since", "since", lambda one: clock(one["since"])),
         Column("what to do", "advice"),
@@ -92,7 +97,7 @@ PROBLEMS: Final = Listing(
 
 PAIRS: Final = Listing(
     "peers in trouble",
-    (Column("agent", "from"), Column("sees", "to"), Column("as", "state", style=_red), Column("because", "reason")),
+    (Column("agent", "from"), Column("sees", "to"), Column("as", "state", style=_bad), Column("because", "reason")),
 )
 
 
@@ -102,7 +107,7 @@ def print_tables(labs: list[dict[str, Any]], *, wide: bool = False, screen: Scre
     if not labs:
         screen.line("no lab is up")
     for lab in labs:
-        screen.line(f"{lab['name']}: {_headline(lab)}", style="" if healthy(lab) else "red")
+        screen.line(f"{lab['name']}: {_headline(lab)}", style="" if healthy(lab) else looks.TITLE)
         problems = [{"node": node["name"], **one} for node in lab["nodes"] for one in node["problems"]]
         screen.table(PROBLEMS, problems, wide=wide)
         pairs = lab["pairs_in_trouble"]

@@ -25,7 +25,7 @@ from testbed.demo.show import make_table
 from testbed.demo.stage import Stage
 from testbed.demo.texts import LESSONS
 from testbed.lab import progress
-from testbed.lab.status import print_tables
+from testbed.lab.tables import print_tables
 from testbed.machine import screen
 from testbed.probes.packet_view import render, render_hex
 from testbed.report.json_report import read_report
@@ -63,7 +63,7 @@ def run_report(stream: Tty) -> None:
 
 
 NODE = {
-    "name": "node1", "uplink_address": "192.168.56.11", "bridge_address": "10.32.0.1", "ready": True,
+    "name": "node1", "others": 3, "endpoints": 4, "log": "", "uplink_address": "192.168.56.11", "bridge_address": "10.32.0.1", "ready": True,
     "agent": {"alive": True, "answers": True}, "ipam": {"owners": None, "status": "ready"}, "pods": 1, "mtu": 1450,
     "problems": [
         {"object": "link vxlan-6784", "cause": "not up", "since": "2026-01-02T03:04:05Z", "advice": "release it"}
@@ -85,7 +85,7 @@ def status_tables(stream: Tty, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = {
         "name": "lab", "phase": "ready", "step": "", "problem": "", "created": "2026-01-02T03:04:05Z",
         "range": "10.32.0.0/12", "topology": "t", "topology_file": "", "nodes": nodes, "pods": [],
-        "pairs_in_trouble": trouble, "views": [],
+        "pairs_in_trouble": trouble, "views": [], "pods_unfinished": [],
     }  # fmt: skip
     monkeypatch.setattr(sys, "stdout", stream)
     print_tables([lab])
