@@ -16,6 +16,7 @@ from typing import Final, TextIO
 import click
 
 from plugin.core.errors import WeaveError
+from testbed.cli.usage import Group, told
 from testbed.machine.unexpected import explain
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -52,7 +53,7 @@ _HUNG_UP: Final = 129
 """128 + the signal's number, as shells have it: SIGINT, SIGPIPE, SIGHUP."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands, each imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's interface
@@ -97,8 +98,7 @@ def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one line an
     except WeaveError as error:
         return _fail(error.message, error.hint, error.exit_code)
     except click.ClickException as error:  # UsageError among them, whose exit code is 2
-        error.show()
-        return error.exit_code
+        return _fail(*told(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", "", _INTERRUPTED)
     except BrokenPipeError:

@@ -22,6 +22,7 @@ from testbed.lab import state as states
 from testbed.lab.cni_call import CniCall
 from testbed.lab.paths import UNDERLAY, LabPaths
 from testbed.machine.space import Space
+from testbed.nearest import hint
 from testbed.topology.model import Topology
 from testbed.topology.names import OUTSIDE
 from testbed.topology.underlay import UnderlayPlan, plan_underlay
@@ -194,8 +195,8 @@ class Lab:
             return self.paths.host_space(target)
         if target == UNDERLAY:
             return self.paths.underlay_space
-        known = ", ".join([*self.pods, *self.nodes, *self.routers, OUTSIDE, UNDERLAY])
-        raise InputError(f"lab {self.name} has nobody named {target}", hint=f"it has {known}")
+        known = [*self.pods, *self.nodes, *self.routers, OUTSIDE, UNDERLAY]
+        raise InputError(f"lab {self.name} has nobody named {target}", hint=hint(target, known, there_is="it has"))
 
     def _pod(self, name: str, record: states.PodRecord) -> LabPod:
         return LabPod(

@@ -18,6 +18,7 @@ from plugin.core.errors import CheckError, InputError, MissingError, WeaveError
 from testbed.lab.paths import RUN, LabPaths
 from testbed.machine import processes
 from testbed.machine.processes import ProcessId
+from testbed.nearest import hint
 from testbed.topology.model import Topology
 from testbed.topology.names import NAME_LENGTH_MAX
 
@@ -186,7 +187,7 @@ def choose_lab(name: str | None) -> str:
     if name is not None:
         if name in running:
             return name
-        raise InputError(f"no lab named {name} is up", hint=_hint(running))
+        raise InputError(f"no lab named {name} is up", hint=_hint(running, name))
     if len(running) == 1:
         return running[0]
     if not running:
@@ -197,9 +198,9 @@ def choose_lab(name: str | None) -> str:
     )
 
 
-def _hint(running: list[str]) -> str:
+def _hint(running: list[str], name: str = "") -> str:
     if running:
-        return f"up: {', '.join(running)}"
+        return hint(name, running, there_is="up:")
     return "bring one up: sudo .venv/bin/weavelab up topologies/two-nodes.yaml"
 
 
@@ -243,7 +244,7 @@ def _open_directory(paths: LabPaths, *, create: bool) -> int:
             paths.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         return os.open(paths.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise InputError(f"no lab named {paths.lab} is up", hint=f"up: {', '.join(ready_labs()) or 'none'}") from None
+        raise InputError(f"no lab named {paths.lab} is up", hint=_hint(labs(), paths.lab)) from None
     except OSError as error:
         raise _unwritable(paths, error) from error
 

@@ -21,6 +21,7 @@ from testbed.life.agents import ROLE, log_tail
 from testbed.machine import processes
 from testbed.machine.processes import ProcessId
 from testbed.machine.space import call
+from testbed.nearest import hint
 
 READY_S: Final = 30.0
 _END_S: Final = 5.0
@@ -118,5 +119,5 @@ def _remember(lab: Lab, node: str, pid: int, ticks: int) -> None:
 
 def _node(lab: Lab, name: str) -> LabNode:
     if name not in lab.nodes:
-        raise InputError(f"lab {lab.name} has no node named {name}", hint=f"its nodes: {', '.join(lab.nodes)}")
+        raise InputError(f"lab {lab.name} has no node named {name}", hint=hint(name, lab.nodes, there_is="its nodes:"))
     return lab.nodes[name]

@@ -6,7 +6,6 @@ try again, when to give up, and what a failure takes with it. It prints nothing:
 """
 
 import datetime as dt
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -14,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from plugin.core.errors import InputError, WeaveError
+from testbed.nearest import hint
 from testbed.probes.command import StoppedError
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.results import REPETITION, ScenarioResult, Status, StepResult, worst
@@ -91,11 +91,8 @@ def choose_scenarios(topology: Topology, names: Sequence[str]) -> tuple[Scenario
         )
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            suggestion = f"did you mean {close[0]!r}? " if close else ""
             raise InputError(
-                f"the topology {topology.name} has no scenario {name!r}",
-                hint=f"{suggestion}it has: {', '.join(known)}",
+                f"the topology {topology.name} has no scenario {name!r}", hint=hint(name, known, there_is="it has:")
             )
     return tuple(known[name] for name in names) if names else tuple(known.values())
 

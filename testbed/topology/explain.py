@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import jsonschema
 
+from testbed.nearest import did_you_mean, nearest
 from testbed.topology.model import CIDR_PATTERN, IPV4_PATTERN, RATE_PATTERN, SEGMENT_PATTERN, VXLAN_OVERHEAD_BYTES
 from testbed.topology.names import NAME_PATTERN
 from testbed.topology.step_rules import kinds_sentence
 from testbed.topology.steps import KINDS, SCENARIO_PATTERN
-from testbed.topology.text import NOUNS, Finding, KeyPath, shown, suggest
+from testbed.topology.text import NOUNS, Finding, KeyPath, shown
 
 _TYPES: Final = {
     "string": "text",
@@ -86,7 +87,7 @@ def _key_sentences(error: Any, path: KeyPath, schema: Mapping[str, Any]) -> Iter
             unknown = set(value) - set(known)
             for key in error.validator_value:
                 # What is there under a misspelt name is reported as an unknown key already.
-                if key not in value and not any(suggest(word, known) == suggest(key, [key]) for word in unknown):
+                if key not in value and not any(nearest(word, known) == key for word in unknown):
                     yield Finding(path, _missing_key(key, path), at_key=True)
         case _:
             present = [kind for kind in KINDS if kind in value]
@@ -103,7 +104,7 @@ def _wanted(error: Any) -> str:
         case "pattern":
             return _text_wanted(wanted, error.instance)
         case "enum":
-            return _words(wanted) + suggest(str(error.instance), wanted)
+            return _words(wanted) + did_you_mean(str(error.instance), wanted)
         case "maxLength":
             return f"at most {wanted} characters"
         case _:
@@ -142,7 +143,7 @@ def _any_of(error: Any, data: Any, schema: Mapping[str, Any]) -> Iterator[Findin
 def _unknown_key(key: str, path: KeyPath, part: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     known = list(part["properties"])
     sentence = f"unknown key '{key}' in {_owner(path)}"
-    if hint := suggest(key, known):
+    if hint := did_you_mean(key, known):
         return sentence + hint
     if "oneOf" in part:  # a step: the key may have slipped out of its kind by two spaces
         for kind in KINDS:

@@ -14,7 +14,7 @@ from testbed.topology.model import Topology
 from testbed.topology.names import RESERVED_NAMES
 from testbed.topology.text import Finding, Findings, KeyPath
 from testbed.topology.underlay import first_hops
-from testbed.topology.words import count_of, nearest, network_of, usable
+from testbed.topology.words import count_of, network_of, or_there_is, usable
 
 _PODS_PER_NODE_MAX: Final = 1022
 """A Linux bridge numbers its ports from 1 in 10 bits (BR_MAX_PORTS, net/bridge/br_private.h): 1023, one for VXLAN."""
@@ -108,7 +108,7 @@ def _routers(topology: Topology) -> Findings:
         for index, segment in enumerate(router.segments):
             path: KeyPath = ("underlay", "routers", name, "segments", index)
             if segment not in segments:
-                yield Finding(path, f"router '{name}': there is no segment '{segment}'{nearest(segment, segments)}")
+                yield Finding(path, f"router '{name}': there is no segment '{segment}'{or_there_is(segment, segments)}")
             elif segment in router.segments[:index]:
                 yield Finding(path, f"router '{name}' names segment '{segment}' twice")
 
@@ -118,15 +118,15 @@ def _plugs(topology: Topology) -> Findings:
     segments = topology.underlay.segments
     for node, spec in topology.nodes.items():
         if spec.segment is not None and spec.segment not in segments:
-            message = f"node '{node}': there is no segment '{spec.segment}'{nearest(spec.segment, segments)}"
+            message = f"node '{node}': there is no segment '{spec.segment}'{or_there_is(spec.segment, segments)}"
             yield Finding(("nodes", node, "segment"), message)
     outside = topology.underlay.outside.segment
     if outside is not None and outside not in segments:
-        message = f"outside: there is no segment '{outside}'{nearest(outside, segments)}"
+        message = f"outside: there is no segment '{outside}'{or_there_is(outside, segments)}"
         yield Finding(("underlay", "outside", "segment"), message)
     for pod, where in topology.pods.items():
         if where.node not in topology.nodes:
-            message = f"pod '{pod}': there is no node '{where.node}'{nearest(where.node, topology.nodes)}"
+            message = f"pod '{pod}': there is no node '{where.node}'{or_there_is(where.node, topology.nodes)}"
             yield Finding(("pods", pod, "node"), message)
     for node, count in Counter(pod.node for pod in topology.pods.values()).items():
         if node in topology.nodes and count > _PODS_PER_NODE_MAX:

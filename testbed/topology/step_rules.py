@@ -13,7 +13,7 @@ from testbed.topology.placeholders import SELF, VALUES, fill, kind_of, placehold
 from testbed.topology.steps import KINDS, Chaos, Exec, Iperf, Ping, Pod, Step, Wire
 from testbed.topology.targets import expand, pairs
 from testbed.topology.text import Finding, Findings, KeyPath
-from testbed.topology.words import count_of, nearest, network_of, usable
+from testbed.topology.words import count_of, network_of, or_there_is, usable
 
 _CUTS: Final = frozenset({"cut-node", "cut-overlay"})
 """The faults of a chaos step that take two nodes."""
@@ -231,4 +231,4 @@ def _no_such(topology: Topology, path: KeyPath, name: str, known: set[str], noun
         return f"'{key}': wanted a {nouns}, found the outside host"
     if name in topology.nodes:
         return f"'{key}': wanted a {nouns}, found the node '{name}'"
-    return f"'{key}': there is no {nouns} '{name}'{nearest(name, known)}"
+    return f"'{key}': there is no {nouns} '{name}'{or_there_is(name, known)}"

@@ -5,9 +5,8 @@ because that is what keeps the place of every value, finds *all* keys given twic
 ask for.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -274,12 +273,6 @@ def _syntax_problem(error: MarkedYAMLError, text: str) -> Problem:
 
 
 # ----------------------------------------------------------------------------------------------------------- words
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` when something known is close, else the empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def shown(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""Words and numbers that several rules say: counts, ranges from text, the nearest name."""
+"""Words and numbers that several rules say: counts, ranges from text, what there is instead of a wrong name."""
 
 from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 
+from testbed.nearest import did_you_mean, listing
 from testbed.topology.names import RESERVED_NAMES
-from testbed.topology.text import suggest
 
 
 def network_of(text: str, *, strict: bool = True) -> IPv4Network | None:
@@ -26,7 +26,7 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}" if number or noun.startswith("usable") else ""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def or_there_is(name: str, known: Iterable[str]) -> str:
     """What was probably meant, or what there is."""
     listed = sorted(known, key=lambda word: (word in RESERVED_NAMES, word))
-    return suggest(name, listed) or f"; there is {', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''}"
+    return did_you_mean(name, listed) or f"; there is {listing(listed)}"
