@@ -68,7 +68,7 @@ up: ## (VM) bring a lab up and leave it there
 	@$(READY) '--for=$(TOPOLOGY)'
 	@$(AS_ROOT) $(BIN)/weavelab up '$(TOPOLOGY)' $(ARGS) || $(LEAVE)
 
-down: ## (VM) take down LAB=name, or every lab
+down: ## (VM) take down LAB=name, or every lab (ARGS=--force: also those in use)
 	@$(READY)
 	@$(AS_ROOT) $(BIN)/weavelab down $(or $(LAB),--all) $(ARGS) || $(LEAVE)
 

@@ -26,7 +26,7 @@ from testbed.lab.paths import LabPaths
 from testbed.life.down import tear_down, wait_for_kernel
 from testbed.machine import interrupts
 from testbed.machine.space import kill_group, run
-from testbed.nodes import engine, mounts
+from testbed.nodes import engine
 from testbed.topology.model import NodeSpec, Segment, Topology, Underlay
 from testbed.topology.underlay import plan_underlay
 
@@ -61,7 +61,6 @@ def weavelab(nodes: int) -> Times:
             members = engine.members(plan)
             engine.check_names_free(paths, members)
             state.write(paths, state.new_state(paths, topology, topology_file="", members=members))
-            mounts.ensure_netns_directory()
             engine.build(paths, plan)
         up_s = time.monotonic() - began_s
         last = str(plan.host(f"n{nodes}").uplink.address.ip)

@@ -15,6 +15,7 @@ from typing import Final
 
 CLONE_NEWNS: Final = 0x0002_0000
 CLONE_NEWUTS: Final = 0x0400_0000
+CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWNET: Final = 0x4000_0000
 CLONE_FS: Final = 0x0000_0200
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from testbed.cli.topology_file import file_argument, one_file
 from testbed.demo.texts import LESSONS
 
 if TYPE_CHECKING:
     from testbed.demo.show import Show
 
 _DEFAULT_NAME: Final = "demo"
-TOOLS: Final = ("bridge", "ip", "ping")
+_TOOLS: Final = ("bridge", "ip", "ping")
 """The programs whose output the demo shows."""
 
 _EXAMPLES: Final = """
@@ -60,8 +61,7 @@ something, 128+N ended by signal N (130 Ctrl-C).
     help="Keep the most telling pages as a picture that moves, instead of showing them.",
 )
 @click.option("--analogy", is_flag=True, help="Tell every step as a chain of restaurants, too.")
-@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
-@click.option("--topology", type=click.Path(path_type=Path), metavar="FILE", help="The same as FILE.")
+@file_argument
 @click.option("--name", metavar="LAB", default=_DEFAULT_NAME, show_default=True, help="What the demo's lab is called.")
 def demo_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     file: Path | None,
@@ -97,9 +97,9 @@ def demo_command(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     if not listed:
         check_machine()
-        need_tools(TOOLS)
+        need_tools(_TOOLS)
     check_lab_name(name)
-    path = file or topology or default_topology()
+    path = one_file(file, topology) or default_topology()
     loaded = load_topology(path)
     show = Show(
         stage=Stage(restaurant=analogy),

@@ -14,7 +14,7 @@ Examples:
   weavelab exec red -- ping -c1 green         in a pod
   weavelab exec node1 -- bridge fdb show      on a node
   weavelab exec outside -- tcpdump -ni eth0   on the host beyond the cluster
-  weavelab exec --lab b node1 -- bash         a shell, in one of several labs
+  weavelab exec node1 --lab b -- bash         a shell, in one of several labs
 
 \b
 Exit code: the command's own; 126 it cannot be executed, 127 there is no such command.
@@ -23,12 +23,40 @@ Exit code: the command's own; 126 it cannot be executed, 127 there is no such co
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
-@click.command(
-    name="exec",
-    epilog=_EXAMPLES,
-    short_help="Run a command inside a node or pod.",
-    context_settings={"allow_interspersed_args": False},
-)
+class _CommandInside(click.Command):
+    """Options may stand before and behind the target; from the command's first word, or `--`, on all is the command's.
+
+    So `exec red ping -c1 green` needs no `--`, and `exec red --help` is a question to weavelab.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put our options in front and `--` behind them, then let click read that."""
+        ours, rest = self._options_of(args, ctx)
+        if rest[:1] == ["--"]:
+            rest = rest[1:]
+        target, rest = rest[:1], rest[1:]
+        behind, rest = self._options_of(rest, ctx)
+        if rest[:1] == ["--"]:
+            rest = rest[1:]
+        return super().parse_args(ctx, [*ours, *behind, "--", *target, *rest])
+
+    def _options_of(self, args: list[str], ctx: click.Context) -> tuple[list[str], list[str]]:
+        """The options that `args` begin with, with their values, and what follows."""
+        with_value = {
+            name
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option) and not parameter.is_flag and not parameter.count
+            for name in parameter.opts
+        }
+        count = 0
+        while count < len(args) and args[count].startswith("-") and args[count] not in {"-", "--"}:
+            if args[count] in with_value and count + 1 == len(args):
+                raise click.BadOptionUsage(args[count], f"option {args[count]} wants a value", ctx)
+            count += 2 if args[count] in with_value else 1
+        return args[:count], args[count:]
+
+
+@click.command(cls=_CommandInside, name="exec", epilog=_EXAMPLES, short_help="Run a command inside a node or pod.")
 @click.option("--lab", metavar="LAB", help="Which lab, when several are up.")
 @click.argument("target")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENT]...")
@@ -43,8 +71,6 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
     from testbed.machine.space import enter  # noqa: PLC0415
 
     check_machine()
-    if command[:1] == ("--",):  # click keeps it when the target stands before it
-        command = command[1:]
     if not command:
         raise click.UsageError(f"what shall run inside {target}? For example: weavelab exec {target} -- ip address")
     found = Lab.load(lab)

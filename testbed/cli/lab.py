@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from plugin.core.errors import InputError
+from testbed.cli.topology_file import as_shown, file_argument, one_file
 from testbed.machine.checkout import PROJECT
 from testbed.topology.model import KUBELET_KINDS, KubeletKind
 from testbed.topology.names import NAME_PATTERN, RESERVED_NAMES
@@ -22,45 +23,56 @@ Examples:
   weavelab up topologies/racks.yaml
   weavelab up topologies/two-nodes.yaml --name b  a second lab beside the first
   weavelab up --kubelet containerd                pods made by a real containerd on each node
+  weavelab up - < topologies/racks.yaml           a topology that a program writes
 """
 
 _DOWN_EXAMPLES: Final = """
 \b
 Examples:
   weavelab down                 the lab that is up
-  weavelab down two-nodes
+  weavelab down two-nodes racks
   weavelab down --all --wait    all labs; return when the kernel has freed everything
+  weavelab down --all --force   also those that a run or a prompt is using
 """
 
 
 @click.command(epilog=_UP_EXAMPLES, short_help="Bring a lab up.")
-@click.argument("topology", required=False, type=click.Path(path_type=Path), metavar="[TOPOLOGY]")
+@file_argument
 @click.option("--name", metavar="LAB", help="Call the lab so, instead of by its topology's name.")
 @click.option("--kubelet", type=click.Choice(KUBELET_KINDS), help="Who makes pods, instead of whom the file names.")
 @click.option("--keep-on-failure", is_flag=True, help="When it fails, leave what there is, to look inside.")
-def up(topology: Path | None, name: str | None, kubelet: KubeletKind | None, keep_on_failure: bool) -> None:  # noqa: FBT001 - click passes by name
+def up(
+    file: Path | None,
+    topology: Path | None,
+    name: str | None,
+    kubelet: KubeletKind | None,
+    keep_on_failure: bool,  # noqa: FBT001 - click passes by name
+) -> None:
     """Bring up the lab that a topology file describes.
 
     Returns when every agent is ready, sees every other, and knows every pod. A failure or Ctrl-C leaves nothing behind.
     """
     from testbed.lab import state  # noqa: PLC0415 - `--help` must not wait for the lab's imports
     from testbed.lab.progress import for_terminal  # noqa: PLC0415
+    from testbed.lab.users import Use  # noqa: PLC0415
     from testbed.life.up import bring_up, check_machine  # noqa: PLC0415
     from testbed.scenario.members import WEAVELAB  # noqa: PLC0415
     from testbed.topology.load import load_topology  # noqa: PLC0415
 
+    given = one_file(file, topology)
     check_machine()
     check_lab_name(name)
-    path = topology or default_topology()
+    path = given or default_topology()
     loaded = load_topology(path, kubelet=kubelet)
     began_s = time.monotonic()
-    with for_terminal() as progress:
+    with Use() as use, for_terminal() as progress:
         lab = bring_up(
             loaded,
             name=name,
-            topology_file=str(path.resolve()),
+            topology_file=as_shown(path),
             progress=progress,
             keep_on_failure=keep_on_failure,
+            use=use,
         )
     member = next(iter(lab.pods), next(iter(lab.nodes)))
     several = state.ready_labs() != [lab.name]
@@ -72,31 +84,32 @@ def up(topology: Path | None, name: str | None, kubelet: KubeletKind | None, kee
     click.echo(f"  take it down: {WEAVELAB} down {lab.name}")
 
 
-@click.command(epilog=_DOWN_EXAMPLES, short_help="Take a lab down, or what is left of it.")
-@click.argument("lab", required=False)
+@click.command(epilog=_DOWN_EXAMPLES, short_help="Take labs down, or what is left of them.")
+@click.argument("labs", nargs=-1, metavar="[LAB]...")
 @click.option("--all", "all_", is_flag=True, help="Every lab of this machine, also what killed commands left.")
+@click.option("--force", is_flag=True, help="Also a lab that a command is using: end that command first.")
 @click.option("--wait", is_flag=True, help="Return when the kernel has freed everything, not before.")
-def down(lab: str | None, all_: bool, wait: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Take a lab down: its processes, namespaces, mounts and files, in whatever state they are.
+def down(labs: tuple[str, ...], all_: bool, force: bool, wait: bool) -> None:  # noqa: FBT001 - click passes by name
+    """Take labs down: their processes, namespaces, mounts and files, in whatever state they are.
 
-    The kernel frees namespaces in the background, some 40 ms a node; --wait waits for that.
+    A lab that another command is using (`up`, `run`, `demo`, `cli`) is left alone, unless --force is given; with
+    --all, the others go. The kernel frees namespaces in the background, some 40 ms a node; --wait waits for that.
     """
     from testbed.lab import state  # noqa: PLC0415
-    from testbed.life.down import tear_down, tear_down_all, wait_for_kernel  # noqa: PLC0415
+    from testbed.life.down import take_down, wait_for_kernel  # noqa: PLC0415
     from testbed.life.up import check_machine  # noqa: PLC0415
 
-    if all_ and lab is not None:
-        raise click.UsageError(f"give either a lab ({lab}) or --all")
+    if all_ and labs:
+        raise click.UsageError(f"give either labs ({', '.join(labs)}) or --all")
     check_machine()
-    check_lab_name(lab)
-    if all_:
-        names = tear_down_all()
-    else:
-        names = [lab or _only_lab(state.labs())]
-        tear_down(names[0])
-    for name in names:
+    gone: list[str] = []
+
+    def tell(name: str) -> None:
+        gone.append(name)
         click.echo(f"lab {name} is down")
-    if not names:
+
+    take_down(None if all_ else list(labs) or [_only_lab(state.labs())], force=force, done=tell)
+    if not gone:
         click.echo("no lab was up")
     if wait and not wait_for_kernel():
         click.echo("the kernel is still freeing namespaces; nothing more needs to be done", file=sys.stderr)
@@ -126,7 +139,7 @@ def _only_lab(labs: list[str]) -> str:
         return labs[0]
     if not labs:
         raise InputError("no lab is up", hint="there is nothing to take down")
-    raise InputError(f"several labs are up: {', '.join(labs)}", hint="name one, or use --all")
+    raise InputError(f"several labs are up: {', '.join(labs)}", hint="name them, or use --all")
 
 
 def _count(things: object, word: str) -> str:

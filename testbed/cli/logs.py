@@ -14,6 +14,7 @@ import click
 from plugin.core.errors import InputError
 from testbed.lab.listing import plain
 from testbed.machine.screen import BAD, TITLE, is_lively, make_console
+from testbed.nearest import hint
 
 if TYPE_CHECKING:
     from testbed.lab.logs import Entry, Logs
@@ -130,7 +131,9 @@ def _chosen(lab: "Lab", nodes: tuple[str, ...]) -> tuple[str, ...]:
                 hint=f"weavelab logs {node} is of its node",
             )
         if name not in lab.nodes:
-            raise InputError(f"lab {lab.name} has no node named {name}", hint=f"its nodes: {', '.join(lab.nodes)}")
+            raise InputError(
+                f"lab {lab.name} has no node named {name}", hint=hint(name, lab.nodes, there_is="its nodes:")
+            )
     return tuple(dict.fromkeys(nodes)) or tuple(lab.nodes)
 
 

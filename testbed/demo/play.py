@@ -24,6 +24,7 @@ from testbed.lab import state
 from testbed.lab.paths import LabPaths
 from testbed.life.down import tear_down
 from testbed.machine import interrupts, screen
+from testbed.nearest import hint
 
 _SIGNAL_EXIT: Final = 128
 """Plus the signal's number, as shells have it: 130 after Ctrl-C."""
@@ -178,7 +179,8 @@ def place_of(show: Show, name: str | None) -> int:
         return 0
     if name not in names:
         raise InputError(
-            f"the demo of topology {show.topology.name} has no step {name}", hint=f"its steps: {', '.join(names)}"
+            f"the demo of topology {show.topology.name} has no step {name}",
+            hint=hint(name, names, there_is="its steps:"),
         )
     return names.index(name)
 
@@ -193,6 +195,8 @@ def perform(show: Show, player: Player, *, first: int = 0) -> int:
         try:
             player(show, first)
         except KeyboardInterrupt as stop:
+            if (farewell := show.use.farewell()) is not None:
+                raise farewell from None
             with suppress(OSError):  # the terminal was closed: nobody reads it
                 sys.stderr.write("\ninterrupted: taking the lab down\n")
             return _SIGNAL_EXIT + int(getattr(stop, "number", 2))

@@ -10,6 +10,7 @@ from testbed.demo.paper import Sheet
 from testbed.demo.stage import DemoError, Stage
 from testbed.lab import state
 from testbed.lab.running import Lab
+from testbed.lab.users import Use
 from testbed.machine import screen
 from testbed.probes.capture import CapturedFrame
 from testbed.topology.model import Topology
@@ -25,6 +26,7 @@ class Show:
     topology_file: Path
     cast: Cast
     lab: Lab | None = None
+    use: Use = field(default_factory=Use)
     echoes: dict[str, CapturedFrame] = field(default_factory=dict)
     routed: tuple[CapturedFrame, ...] = ()
     near_frames: int = 0

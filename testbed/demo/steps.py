@@ -43,6 +43,7 @@ def cluster(show: Show) -> None:
         topology_file=str(show.topology_file.resolve()),
         progress=Silent(),
         owned=True,
+        use=show.use,
     )
     stage.output(f"lab {show.name} is up: {len(show.lab.nodes)} nodes, {len(show.lab.pods)} pods")
     stage.say("Every agent is ready and sees its peers; every pod has an address of the one flat pod range.")

@@ -2,6 +2,7 @@
 
     /run/weavelab/<lab>/            a plain directory; a flock on it is the lab's lock
         state.json                  the intent log (testbed.lab.state)
+        users/                      who uses the lab now, a file a command (testbed.lab.users)
         fs/                         a tmpfs: one unmount takes all of what follows away
             ns/<member>.net|uts     pinned namespaces of nodes, pods, routers, outside, underlay
             mnt/<host>              pinned mount namespaces of nodes, routers, outside
@@ -46,6 +47,11 @@ class LabPaths:
     def state_file(self) -> Path:
         """The intent log."""
         return self.directory / "state.json"
+
+    @property
+    def users(self) -> Path:
+        """Who uses the lab now."""
+        return self.directory / "users"
 
     @property
     def password_file(self) -> Path:

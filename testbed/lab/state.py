@@ -24,8 +24,21 @@ from testbed.topology.names import NAME_LENGTH_MAX
 
 _STATE_VERSION: Final = 1
 _LABS_MAX: Final = 100
+"""Labs of one topology that may be up at the same time."""
 
 Phase = Literal["building", "ready", "failed", "removing"]
+
+
+class NameTakenError(InputError):
+    """The name of a lab that was to be made belongs to another one."""
+
+
+class BusyError(CheckError):
+    """Another command is changing the lab."""
+
+
+class NoSuchLabError(InputError):
+    """There is no lab of that name."""
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,7 +136,7 @@ def write(paths: LabPaths, state: LabState) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise _unwritable(paths, error) from error
+        raise unwritable(paths, error) from error
 
 
 def read(paths: LabPaths) -> LabState | None:
@@ -162,19 +175,12 @@ def ready_labs() -> list[str]:
     return found
 
 
-def free_lab_name(wanted: str) -> str:
-    """`wanted`, or with a number behind it when a lab of that name is up: for a run that does not mind its name."""
-    for number in range(1, _LABS_MAX):
-        suffix = "" if number == 1 else f"-{number}"
-        name = wanted[: NAME_LENGTH_MAX - len(suffix)].rstrip("-") + suffix
-        paths = LabPaths(name)
-        try:
-            state = read(paths)
-        except CheckError:
-            return name  # damaged: `up` clears it away
-        if state is None or state.phase != "ready" or is_abandoned(paths, state):
-            return name
-    raise InputError(f"{_LABS_MAX - 1} labs named like {wanted} are up", hint="weavelab down --all")
+def names_like(wanted: str) -> Iterator[str]:
+    """`wanted`, then the same with a number behind it: for a lab that does not mind its name."""
+    yield wanted
+    for number in range(2, _LABS_MAX):
+        suffix = f"-{number}"
+        yield wanted[: NAME_LENGTH_MAX - len(suffix)].rstrip("-") + suffix
 
 
 def choose_lab(name: str | None) -> str:
@@ -198,6 +204,11 @@ def choose_lab(name: str | None) -> str:
     )
 
 
+def no_such_lab(name: str) -> NoSuchLabError:
+    """What to say of a name that no lab has, whatever state it might be in."""
+    return NoSuchLabError(f"no lab named {name} is up", hint=hint(name, labs(), there_is="up:"))
+
+
 def _hint(running: list[str], name: str = "") -> str:
     if running:
         return hint(name, running, there_is="up:")
@@ -214,8 +225,8 @@ def locked(paths: LabPaths, *, create: bool = False, wait_s: float = 0.0) -> Ite
         wait_s: How long to wait for another command to finish.
 
     Raises:
-        InputError: The lab does not exist (and `create` is false).
-        CheckError: Another command is still changing it after `wait_s`.
+        NoSuchLabError: The lab does not exist (and `create` is false).
+        BusyError: Another command is still changing it after `wait_s`.
         MissingError: The directory cannot be made.
     """
     deadline_s = time.monotonic() + wait_s
@@ -244,9 +255,9 @@ def _open_directory(paths: LabPaths, *, create: bool) -> int:
             paths.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         return os.open(paths.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise InputError(f"no lab named {paths.lab} is up", hint=_hint(labs(), paths.lab)) from None
+        raise no_such_lab(paths.lab) from None
     except OSError as error:
-        raise _unwritable(paths, error) from error
+        raise unwritable(paths, error) from error
 
 
 def _is_still(paths: LabPaths, fd: int) -> bool:
@@ -262,12 +273,13 @@ def _busy(paths: LabPaths) -> WeaveError:
         state = read(paths)
         if state is not None:
             who = f" (pid {state.command_pid})"
-    return CheckError(
+    return BusyError(
         f"another weavelab command{who} is changing lab {paths.lab}", hint="wait for it, or end it with Ctrl-C there"
     )
 
 
-def _unwritable(paths: LabPaths, error: OSError) -> WeaveError:
+def unwritable(paths: LabPaths, error: OSError) -> WeaveError:
+    """What to say when nothing can be written into a lab's folder."""
     return MissingError(
         f"wanted to write below {paths.directory}, found: {error.strerror or error}",
         hint=f"weavelab keeps its state there: it needs root, a writable {RUN.parent} and free space (df {RUN.parent})",

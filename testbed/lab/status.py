@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from plugin.core.errors import CheckError, InputError
+from plugin.core.errors import CheckError
 from testbed.lab import state
 from testbed.lab.agent_api import AgentError, get
 from testbed.lab.paths import LabPaths
@@ -25,7 +25,7 @@ def observe(name: str | None) -> list[dict[str, Any]]:
         InputError: No such lab.
     """
     if name is not None and name not in state.labs():
-        raise InputError(f"no lab named {name} is up", hint=f"up: {', '.join(state.labs()) or 'none'}")
+        raise state.no_such_lab(name)
     return [_observe_lab(lab) for lab in ([name] if name is not None else state.labs())]
 
 

@@ -8,17 +8,18 @@ again. It never deletes a device: those go with their namespaces, in the kernel'
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from plugin.core.errors import CheckError, WeaveError
+from plugin.core.errors import CheckError, InputError, WeaveError
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
 from testbed.lab import state
 from testbed.lab.paths import NETNS, RUN, LabPaths
+from testbed.lab.users import InUseError, send_away, users_of
 from testbed.machine import processes
 from testbed.machine.interrupts import postponed
 from testbed.machine.processes import ProcessId
@@ -46,23 +47,57 @@ def tear_down(lab: str) -> None:
         remove(paths)
 
 
-def tear_down_all() -> list[str]:
-    """Remove every lab of this machine; returns their names.
+def take_down(
+    labs: Sequence[str] | None, *, force: bool = False, done: Callable[[str], None] = lambda _lab: None
+) -> None:
+    """Remove labs on a person's behalf: one that a command uses is left alone, or taken from under it by `force`.
+
+    Args:
+        labs: Their names; None: every lab of this machine. One that cannot be removed does not keep the others from it.
+        force: End the commands that use them first.
+        done: Told the name of each that is gone.
 
     Raises:
-        CheckError: One or more could not be removed; the others are gone.
+        InUseError: One is in use.
+        InputError: There is no lab of that name.
+        CheckError: Another command is changing it, or something does not go away (it is named).
     """
-    removed, failures = [], []
-    for lab in state.labs():
+    failures: list[WeaveError] = []
+    for lab in state.labs() if labs is None else dict.fromkeys(labs):
         try:
-            tear_down(lab)
-            removed.append(lab)
+            _take_down(LabPaths(lab), force=force)
+        except state.NoSuchLabError as error:
+            if labs is not None:  # of all labs, one may have gone by itself meanwhile
+                failures.append(error)
         except WeaveError as error:
-            failures.append(f"{lab}: {error.message}")
+            failures.append(error)
+        else:
+            done(lab)
     _remove_run_directory()
+    if len(failures) == 1:
+        raise failures[0]
     if failures:
-        raise CheckError("not every lab could be removed: " + "; ".join(failures))
-    return removed
+        worst = InputError if all(isinstance(one, InputError) for one in failures) else CheckError
+        hints = dict.fromkeys(one.hint for one in failures if one.hint)
+        raise worst("\n  ".join(["not every lab is down:", *map(str, failures)]), hint="; ".join(hints))
+
+
+def _take_down(paths: LabPaths, *, force: bool) -> None:
+    if paths.lab not in state.labs():  # or it is no name at all, and never becomes a path
+        raise state.no_such_lab(paths.lab)
+    found = users_of(paths)
+    if found and force:
+        send_away(paths, found)
+    elif found:
+        raise InUseError(paths.lab, found)
+    try:
+        with state.locked(paths, wait_s=LOCK_WAIT_S), postponed():
+            if not force and (found := users_of(paths)):  # it came while we waited
+                raise InUseError(paths.lab, found)
+            remove(paths)
+    except state.NoSuchLabError:
+        if not found:
+            raise  # otherwise it was the lab of a run, which took it down when it was sent away
 
 
 def remove(paths: LabPaths, *, keep_directory: bool = False) -> None:
@@ -91,6 +126,8 @@ def remove(paths: LabPaths, *, keep_directory: bool = False) -> None:
 
 def remove_if_empty(paths: LabPaths) -> None:
     """Remove the directory of a lab that never came to be (made only for its lock)."""
+    with contextlib.suppress(OSError):
+        paths.users.rmdir()
     with contextlib.suppress(OSError):
         paths.directory.rmdir()
     _remove_run_directory()
@@ -165,6 +202,10 @@ def _remove_files(paths: LabPaths) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             paths.fs.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            for file in paths.users.iterdir():
+                file.unlink(missing_ok=True)
+            paths.users.rmdir()
         for file in (paths.state_file, paths.state_file.with_suffix(".new"), paths.password_file):
             file.unlink(missing_ok=True)
     except OSError as error:

@@ -27,6 +27,7 @@ from testbed.lab.running import Lab, LabPod
 from testbed.life import agent_control
 from testbed.life.down import LOCK_WAIT_S
 from testbed.machine import interrupts
+from testbed.nearest import hint
 from testbed.topology.model import PodSpec
 from testbed.topology.names import NAME_PATTERN
 from testbed.topology.network_rules import RULES
@@ -92,7 +93,9 @@ def delete(lab: Lab, pod: str) -> Changed:
         if pod not in before.pods:
             if pod in lab.state.pods_unfinished:
                 return Changed(Lab.of(before), None, ())
-            raise InputError(f"lab {lab.name} has no pod named {pod}", hint=f"its pods: {', '.join(before.pods)}")
+            raise InputError(
+                f"lab {lab.name} has no pod named {pod}", hint=hint(pod, before.pods, there_is="its pods:")
+            )
         gone = Lab.of(before).pods[pod]
         begun = _begin(before, {pod: gone.node})
         try:
@@ -237,7 +240,8 @@ def _check_new(found: state.LabState, pod: str, node: str) -> None:
         )
     if node not in found.topology.nodes:
         raise InputError(
-            f"lab {found.name} has no node named {node}", hint=f"its nodes: {', '.join(found.topology.nodes)}"
+            f"lab {found.name} has no node named {node}",
+            hint=hint(node, found.topology.nodes, there_is="its nodes:"),
         )
     topology = msgspec.structs.replace(found.topology, pods={**found.topology.pods, pod: PodSpec(node=node)})
     for rule in RULES:

@@ -7,6 +7,7 @@ there can be. If anything goes wrong, Ctrl-C included, the lab is taken down aga
 import os
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -22,9 +23,10 @@ from testbed.lab import state
 from testbed.lab.paths import LabPaths
 from testbed.lab.progress import Progress, Silent
 from testbed.lab.running import Lab
+from testbed.lab.users import Use, users_of
 from testbed.life import agents, down, podset
 from testbed.machine import interrupts
-from testbed.nodes import engine, mounts
+from testbed.nodes import engine
 from testbed.nodes.nodespace import check_no_chroot
 from testbed.topology.model import Topology
 from testbed.topology.underlay import UnderlayPlan, plan_underlay
@@ -40,7 +42,7 @@ _NO_KERNEL_SUPPORT: Final = (95, 97)
 """EOPNOTSUPP and EAFNOSUPPORT: the kernel does not know that kind of link, or of socket."""
 
 
-def bring_up(
+def bring_up(  # noqa: PLR0913 - each has its reason below, and all but the topology a value that most want
     topology: Topology,
     *,
     name: str | None = None,
@@ -49,6 +51,8 @@ def bring_up(
     keep_on_failure: bool = False,
     owned: bool = False,
     before_removal: Callable[[Lab], None] | None = None,
+    any_name: bool = False,
+    use: Use | None = None,
 ) -> Lab:
     """Bring a lab up; returns when every agent is ready, sees every other, and knows every pod.
 
@@ -60,6 +64,8 @@ def bring_up(
         keep_on_failure: Leave what there is for inspection when something goes wrong, instead of taking it down.
         owned: This process takes the lab down before it ends; should it be killed, the lab is a leftover.
         before_removal: Who looks at what there is when something has gone wrong, before it is taken down.
+        any_name: When the name is taken, take the next one: with a number behind it.
+        use: Begun as soon as the name is the lab's: from then on `down` asks before it takes the lab away.
 
     Raises:
         InputError: A lab of that name is up, or a namespace name is taken.
@@ -69,19 +75,62 @@ def bring_up(
     check_machine()
     check_no_chroot()
     needs.check_machine(topology)
-    progress = progress or Silent()
-    paths = LabPaths(name or topology.name)
+    wanted = name or topology.name
+    order = _Order(
+        topology,
+        topology_file=topology_file,
+        progress=progress or Silent(),
+        keep_on_failure=keep_on_failure,
+        before_removal=before_removal,
+        owned=owned,
+        use=use,
+        instead_of=wanted if any_name else "",
+    )
+    for candidate in state.names_like(wanted) if any_name else (wanted,):
+        try:
+            return _bring_up_as(LabPaths(candidate), order)
+        except (state.NameTakenError, state.BusyError) as error:
+            if any_name:
+                continue
+            if builders := users_of(LabPaths(candidate)):
+                raise state.NameTakenError(
+                    f"a lab named {candidate} is in use already: {', '.join(map(str, builders))}",
+                    hint="`--name` gives the new one another name",
+                ) from error
+            raise
+    raise InputError(f"every name like {wanted} is taken", hint="weavelab down --all, or another --name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What `bring_up` was asked for; `instead_of` is the name that was wanted when any other will do."""
+
+    topology: Topology = field(kw_only=False)
+    topology_file: str
+    progress: Progress
+    keep_on_failure: bool
+    before_removal: Callable[[Lab], None] | None
+    owned: bool
+    use: Use | None
+    instead_of: str
+
+
+def _bring_up_as(paths: LabPaths, order: _Order) -> Lab:
     with state.locked(paths, create=True), interrupts.raised() as signals:
         try:
-            _clear_leftovers(paths, progress)
-            build = _Build(paths, topology, topology_file, progress, signals, owned=owned)
+            _clear_leftovers(paths, order)
+            build = _Build(paths, order, signals)
+            if order.use is not None:
+                order.use.begin(paths)
         except BaseException:
+            if order.use is not None:
+                order.use.end()
             down.remove_if_empty(paths)
             raise
         try:
             return build.run()
         except BaseException as error:
-            _after_failure(build, error, keep=keep_on_failure, look=before_removal)
+            _after_failure(build, error, keep=order.keep_on_failure, look=order.before_removal)
             raise
 
 
@@ -97,8 +146,12 @@ def check_machine() -> None:
         )
 
 
-def _clear_leftovers(paths: LabPaths, progress: Progress) -> None:
-    """Make room: refuse when the lab is up, remove what a killed or failed command left."""
+def _clear_leftovers(paths: LabPaths, order: _Order) -> None:
+    """Make room: refuse when the lab is up or in use, remove what a killed or failed command left.
+
+    A failed lab that somebody keeps to look inside gives way to a new one of its name, but not where any name will do.
+    """
+    kept = {"ready", "failed"} if order.instead_of else {"ready"}
     try:
         found = state.read(paths)
     except CheckError:
@@ -106,13 +159,16 @@ def _clear_leftovers(paths: LabPaths, progress: Progress) -> None:
         leftovers = True
     else:
         leftovers = found is not None or any(paths.directory.iterdir())
-    if found is not None and found.phase == "ready" and not state.is_abandoned(paths, found):
-        raise InputError(
+    in_use = users_of(paths)
+    if found is not None and (in_use or (found.phase in kept and not state.is_abandoned(paths, found))):
+        raise state.NameTakenError(
             f"a lab named {paths.lab} is up already",
             hint=f"`weavelab down {paths.lab}` ends it; `--name` gives the new one another name",
         )
+    if paths.lab != (order.instead_of or paths.lab):
+        order.progress.note(f"the name {order.instead_of} is taken: the lab of this run is called {paths.lab}")
     if leftovers:
-        progress.note(f"removing what an earlier command left of lab {paths.lab}")
+        order.progress.note(f"removing what an earlier command left of lab {paths.lab}")
         with interrupts.held_off():
             down.remove(paths, keep_directory=True)
 
@@ -135,22 +191,20 @@ class _Build:
     def __init__(
         self,
         paths: LabPaths,
-        topology: Topology,
-        topology_file: str,
-        progress: Progress,
+        order: _Order,
         signals: interrupts.Interrupts,
-        *,
-        owned: bool,
     ) -> None:
         self.paths = paths
         self.signals = signals
-        self.topology = topology
+        self.topology = topology = order.topology
         self.underlay: UnderlayPlan = plan_underlay(topology)
-        self.progress = progress
+        self.progress = order.progress
         _check_socket_paths(paths, topology)
         names = engine.members(self.underlay, tuple(topology.pods))
         engine.check_names_free(paths, names)
-        self.state = state.new_state(paths, topology, topology_file=topology_file, members=names, owned=owned)
+        self.state = state.new_state(
+            paths, topology, topology_file=order.topology_file, members=names, owned=order.owned
+        )
 
     def run(self) -> Lab:
         """All phases, in order."""
@@ -179,7 +233,6 @@ class _Build:
         """Namespaces, switches, cables, addresses."""
         self.announce("nodes")
         self.progress.phase("nodes", len(self.topology.nodes))
-        mounts.ensure_netns_directory()
         try:
             engine.build(self.paths, self.underlay, done=self.progress.advance_to)
             engine.write_neighbours(self.paths, self.underlay)
@@ -271,6 +324,9 @@ def _after_failure(
             return
         if isinstance(error, KeyboardInterrupt):
             build.progress.note("interrupted: taking the lab down")
+        if isinstance(error, state.NameTakenError):  # the names below /run/netns are somebody else's
+            build.state = msgspec.structs.replace(build.state, netns_names=())
+            state.write(build.paths, build.state)
         try:
             down.remove(build.paths)
         except CheckError as failure:

@@ -109,6 +109,18 @@ def end(processes: Iterable[ProcessId], *, grace_s: float, kill: bool = False) -
             os.close(fd)
 
 
+def ask_to_end(processes: Iterable[ProcessId]) -> None:
+    """Send each SIGTERM and see that it hears it, also one that is suspended (Ctrl-Z); waits for nothing."""
+    for process in processes:
+        fd = _open(process)
+        if fd is not None:
+            try:
+                _signal([fd], signal.SIGTERM)
+                _signal([fd], signal.SIGCONT)
+            finally:
+                os.close(fd)
+
+
 def _open(process: ProcessId) -> int | None:
     try:
         fd = os.pidfd_open(process.pid)

@@ -12,10 +12,10 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Final
 
-from plugin.core.errors import InputError
 from plugin.link import netns
 from plugin.link.netlink import Netlink
 from testbed.lab.paths import UNDERLAY, LabPaths
+from testbed.lab.state import NameTakenError
 from testbed.machine.space import host_name
 from testbed.nodes import mounts, names
 from testbed.nodes.nodespace import NodeBuilder, NodeSetup, Template, concealed, needed_paths, prepare
@@ -36,11 +36,11 @@ def check_names_free(paths: LabPaths, names: Sequence[str]) -> None:
     """See that no name below /run/netns that the lab would take belongs to somebody else.
 
     Raises:
-        InputError: One is taken.
+        NameTakenError: One is taken.
     """
     taken = [path.name for path in map(paths.netns_name, names) if os.path.lexists(path)]
     if taken:
-        raise InputError(
+        raise NameTakenError(
             f"wanted the namespace name{'s' if len(taken) > 1 else ''} {', '.join(taken[:5])} for lab {paths.lab}, "
             "found in use by somebody else",
             hint="give the lab another name (--name), or remove them if they are left over: ip netns delete NAME",
@@ -75,6 +75,7 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
         done: Told how many nodes are finished.
 
     Raises:
+        NameTakenError: A namespace of that name belongs to somebody else.
         MissingError: The kernel lacks something.
         OSError: It refused something else; the caller tears the lab down.
     """
@@ -82,12 +83,12 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
     _mount_lab(paths)
     names.begin(paths, plan)
     with ExitStack() as stack:
+        underlay = stack.enter_context(netns.new_netns())
+        _claim_names(paths, plan, underlay)
         setup = NodeSetup(paths, concealed(needed_paths(), mounts.mount_points()))
         template = prepare(setup)
         stack.callback(os.close, template.mnt)
-        underlay = stack.enter_context(netns.new_netns())
         make_switches(plan, underlay)
-        pin_networks(paths, {UNDERLAY: underlay})
         name = host_name(UNDERLAY)
         stack.callback(os.close, name)
         mounts.pin(name, paths.pins / f"{UNDERLAY}.uts")
@@ -98,6 +99,18 @@ def build(paths: LabPaths, plan: UnderlayPlan, *, done: Callable[[int], None] = 
         workers = min(len(os.sched_getaffinity(0)), -(-len(hosts) // _HOSTS_PER_WORKER_MIN))
         shares = [hosts[worker::workers] for worker in range(workers)]
         run_forked([partial(_build_hosts, setup, template, plan, underlay, turn, share) for share in shares], done=done)
+
+
+def _claim_names(paths: LabPaths, plan: UnderlayPlan, underlay: int) -> None:
+    """Pin the first namespace, by which every other lab of this name sees that it is there, wherever its folder is.
+
+    Raises:
+        NameTakenError: Somebody was faster.
+        OSError: The kernel refused.
+    """
+    with mounts.netns_directory():
+        check_names_free(paths, members(plan))
+        pin_networks(paths, {UNDERLAY: underlay})
 
 
 def _build_hosts(

@@ -112,26 +112,31 @@ def detach(path: Path) -> None:
             raise
 
 
-def ensure_netns_directory() -> None:
-    """Make /run/netns the way `ip netns` does: a shared mount of its own.
+@contextlib.contextmanager
+def netns_directory() -> Iterator[None]:
+    """Within the block /run/netns is there, as `ip netns` makes it, and no other lab takes names in it or removes it.
 
-    Were it a plain directory, the first `ip netns add` of somebody else would mount over it, and what we had bound
-    there could neither be reached nor released by its path any more.
+    It is a shared mount of its own: were it a plain directory, the first `ip netns add` of somebody else would mount
+    over it, and what we had bound there could neither be reached nor released by its path any more.
 
     Raises:
         OSError: The kernel refused.
     """
     with _netns_lock():
-        if _is_mount_point(NETNS):
-            return
-        if NETNS.is_dir():
-            netns.mount(str(NETNS), NETNS, flags=netns.MS_BIND | netns.MS_REC)
-        else:
-            NETNS.mkdir(mode=0o755, parents=True)
-            _OURS.touch()
-            # In memory: where /run lies on a disk (a container), making hundreds of names there takes its time.
-            netns.mount("tmpfs", NETNS, "tmpfs", options="mode=0755")
-        netns.mount("none", NETNS, flags=MS_SHARED | netns.MS_REC)
+        if not _is_mount_point(NETNS):
+            _make_netns_directory()
+        yield
+
+
+def _make_netns_directory() -> None:
+    if NETNS.is_dir():
+        netns.mount(str(NETNS), NETNS, flags=netns.MS_BIND | netns.MS_REC)
+    else:
+        NETNS.mkdir(mode=0o755, parents=True)
+        _OURS.touch()
+        # In memory: where /run lies on a disk (a container), making hundreds of names there takes its time.
+        netns.mount("tmpfs", NETNS, "tmpfs", options="mode=0755")
+    netns.mount("none", NETNS, flags=MS_SHARED | netns.MS_REC)
 
 
 def drop_netns_directory() -> None:

@@ -29,7 +29,7 @@ class Status(StrEnum):
     ERROR = "error"
     """It could not be examined."""
     SKIP = "skip"
-    """It was not examined: the run had ended before (Ctrl-C, --stop-on-failure)."""
+    """It was not examined: the run had ended before (Ctrl-C, --timeout, --fail-fast)."""
 
 
 _GRAVITY: Final = (Status.FAIL, Status.ERROR, Status.SKIP, Status.PASS)

@@ -6,20 +6,16 @@ try again, when to give up, and what a failure takes with it. It prints nothing:
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
-
-from plugin.core.errors import InputError, WeaveError
-from testbed.nearest import hint
+from plugin.core.errors import WeaveError
 from testbed.probes.command import StoppedError
 from testbed.scenario.attempt import Attempt, Run
 from testbed.scenario.results import REPETITION, ScenarioResult, Status, StepResult, worst
 from testbed.scenario.state import states_of
 from testbed.scenario.steps import chaos, exec, healthy, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
-from testbed.topology.model import Topology
 from testbed.topology.steps import Scenario, Step
 
 PAUSE_S: Final = 0.1
@@ -77,58 +73,14 @@ KINDS: Final = {
 }
 
 
-def choose_scenarios(topology: Topology, names: Sequence[str]) -> tuple[Scenario, ...]:
-    """The scenarios of these names, in the order asked for; all of them, in the file's order, when no name is given.
-
-    Raises:
-        InputError: A name is unknown, or the topology has no scenario at all.
-    """
-    known = {scenario.name: scenario for scenario in topology.scenarios}
-    if not known:
-        raise InputError(
-            f"the topology {topology.name} has no scenarios to run",
-            hint="add `scenarios:` to its file (docs/guide/scenarios.md)",
-        )
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"the topology {topology.name} has no scenario {name!r}", hint=hint(name, known, there_is="it has:")
-            )
-    return tuple(known[name] for name in names) if names else tuple(known.values())
-
-
-def override_chaos(
-    scenarios: Sequence[Scenario], *, seed: int | None = None, seconds: int | None = None
-) -> tuple[Scenario, ...]:
-    """The scenarios with another seed and another duration in every chaos step; None leaves what the file says.
-
-    Raises:
-        InputError: There is something to override, but no chaos step.
-    """
-    given = {key: value for key, value in (("seed", seed), ("seconds", seconds)) if value is not None}
-    if given and not any(step.kind == "chaos" for scenario in scenarios for step in scenario.steps):
-        raise InputError(
-            f"--{' and --'.join(given)} change the chaos steps of a run, and this one has none",
-            hint="weavelab run --topology topologies/chaos.yaml, or add a chaos step (docs/guide/scenarios.md)",
-        )
-
-    def changed(step: Step) -> Step:
-        if step.chaos is None or not given:
-            return step
-        return msgspec.structs.replace(step, chaos=msgspec.structs.replace(step.chaos, **given))
-
-    return tuple(
-        msgspec.structs.replace(scenario, steps=[changed(step) for step in scenario.steps]) for scenario in scenarios
-    )
-
-
 def run_scenarios(
     run: Run,
     scenarios: Iterable[Scenario],
     *,
     listener: Listener | None = None,
-    stop_on_failure: bool = False,
+    fail_fast: bool = False,
     results: list[ScenarioResult] | None = None,
+    why_interrupted: Callable[[], str] = lambda: "interrupted",
 ) -> list[ScenarioResult]:
     """Run scenarios in order.
 
@@ -136,8 +88,9 @@ def run_scenarios(
         run: The lab and what the steps share.
         scenarios: What to run.
         listener: Who is told about progress.
-        stop_on_failure: Skip every step after the first that does not hold.
+        fail_fast: Skip every step after the first that does not hold.
         results: Where results are put as they come, so that they survive an interruption.
+        why_interrupted: Says in a few words what an interruption meant.
 
     Raises:
         KeyboardInterrupt: The run was interrupted; `results` is complete, unfinished steps being `skip`.
@@ -161,10 +114,10 @@ def run_scenarios(
                 except (KeyboardInterrupt, StoppedError) as stop:
                     run.processes.stop()
                     interruption = stop if isinstance(stop, KeyboardInterrupt) else KeyboardInterrupt()
-                    stopping = "interrupted"
+                    stopping = why_interrupted()
                     result = skipped(step, stopping)
-                if stop_on_failure and result.status in {Status.FAIL, Status.ERROR}:
-                    stopping = "an earlier step failed and --stop-on-failure was given"
+                if fail_fast and result.status in {Status.FAIL, Status.ERROR}:
+                    stopping = "an earlier step failed and --fail-fast was given"
             steps.append(result)
             teller.step_ended(scenario, result)
         ended = ScenarioResult(

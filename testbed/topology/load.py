@@ -8,15 +8,19 @@ phase runs only when the earlier ones found nothing, because it would only repea
 3. what no schema can state: names, ranges, targets     ``testbed.topology.rules``
 """
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from plugin.core.errors import InputError
+from testbed.nearest import listing, nearest
 from testbed.topology.model import KubeletKind, Topology
+from testbed.topology.names import STANDARD_INPUT
 from testbed.topology.rules import check
 from testbed.topology.schema import schema
 from testbed.topology.text import TEXT_BYTES_MAX, Finding, KeyPath, Problem, Tree, UnreadableError, read_tree
@@ -44,16 +48,17 @@ class TopologyError(InputError):
 
 
 def load_topology(path: str | os.PathLike[str], *, kubelet: KubeletKind | None = None) -> Topology:
-    """The topology of a file, with another kubelet than the file's when one is given.
+    """The topology of a file, or of standard input (`-`), with another kubelet than the file's when one is given.
 
     Raises:
         TopologyError: The file cannot be read or says something wrong; the message holds every problem.
     """
     file = os.fspath(path)
     try:
-        with Path(file).open("rb") as stream:
+        with _opened(file) as stream:
             # One byte more than is allowed, so that the size is known to be too large; /dev/zero has no end.
             read = stream.read(TEXT_BYTES_MAX + 1)
+        file = "standard input" if file == STANDARD_INPUT else file
         if len(read) > TEXT_BYTES_MAX:
             raise _unreadable(file, f"wanted at most {TEXT_BYTES_MAX} bytes, found more")
         text = read.decode("utf-8-sig")
@@ -67,6 +72,14 @@ def load_topology(path: str | os.PathLike[str], *, kubelet: KubeletKind | None =
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise _unreadable(file, f"cannot be read: {reason}") from error
     return parse_topology(text, file=file, kubelet=kubelet)
+
+
+def _opened(file: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if file != STANDARD_INPUT:
+        return Path(file).open("rb")
+    if sys.stdin is None:  # closed by the caller (`<&-`)
+        raise TopologyError("standard input", [Problem(None, "wanted a topology there, found it closed")])
+    return contextlib.nullcontext(sys.stdin.buffer)
 
 
 def parse_topology(text: str, *, file: str, kubelet: KubeletKind | None = None) -> Topology:
@@ -148,7 +161,8 @@ def _others(file: str) -> str:
         names = sorted({str(path) for place in (folder, Path("topologies")) for path in place.glob("*.yaml")})
     except OSError:
         return ""
-    meant = [name for name in names if Path(name).stem == Path(file).stem]
+    by_stem = {Path(name).stem: name for name in reversed(names)}
+    meant = nearest(Path(file).stem, by_stem)
     if meant:
-        return f"did you mean {meant[0]}?"
-    return f"there is {', '.join(names[:8])}" if names else ""
+        return f"did you mean {by_stem[meant]}?"
+    return f"there is {listing(names)}" if names else ""

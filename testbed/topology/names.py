@@ -1,4 +1,4 @@
-"""What members of a lab may be called, and the words that stand for groups of them."""
+"""What members of a lab may be called, the words that stand for groups of them, and for a file."""
 
 from typing import Final
 
@@ -12,3 +12,6 @@ ALL_NODES: Final = "all-nodes"
 OWN_NODE: Final = "own-node"
 RESERVED_NAMES: Final = frozenset({"underlay", OUTSIDE, "all", "host", ALL_PODS, ALL_NODES, OWN_NODE})
 """Names that nothing in a file may bear: commands and steps give them a meaning of their own."""
+
+STANDARD_INPUT: Final = "-"
+"""The name of a topology file that stands for standard input."""

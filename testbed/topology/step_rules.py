@@ -161,12 +161,12 @@ def _values(topology: Topology, path: KeyPath, command: Exec) -> Findings:
         for found in dict.fromkeys(placeholders(text or "")):
             problem = ""
             if found.who not in {SELF, *members}:
-                problem = f"there is no '{found.who}'{nearest(found.who, [SELF, *members])}"
+                problem = f"there is no '{found.who}'{or_there_is(found.who, [SELF, *members])}"
             for name in on if found.who == SELF else [found.who]:
                 kind = kind_of(topology, name)
                 if kind is not None and found.what not in VALUES[kind]:
                     whose = "the outside host" if kind == OUTSIDE else f"the {kind} '{name}'"
-                    problem = f"{whose} has no value '{found.what}'{nearest(found.what, VALUES[kind])}"
+                    problem = f"{whose} has no value '{found.what}'{or_there_is(found.what, VALUES[kind])}"
             if problem:
                 yield Finding(place, f"{found}: {problem}; if the text itself is meant: {{{found}}}")
 

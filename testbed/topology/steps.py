@@ -220,6 +220,9 @@ def _title(action: Action) -> str:  # noqa: PLR0911 - a line a kind
             return f"ping {_words(ping.from_)} -> {_words(ping.to)}"
 
 
+Tag = Annotated[str, Meta(pattern=SCENARIO_PATTERN, description="1-40 of a-z, 0-9 and '-', starting with a letter.")]
+
+
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Named steps, run in order."""
 
@@ -227,6 +230,9 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str, Meta(pattern=SCENARIO_PATTERN, description="Its name on the command line: `weavelab run NAME`.")
     ]
     description: Annotated[str, Meta(description="One sentence: what it shows.")] = ""
+    tags: Annotated[list[Tag], Meta(description="Words that choose it among others: `weavelab run --tag WORD`.")] = (
+        msgspec.field(default_factory=list)
+    )
     steps: Annotated[list[Step], Meta(min_length=1, description="The steps, in order.")]
 
 

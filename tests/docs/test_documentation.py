@@ -222,7 +222,8 @@ def options_in_help(found: click.Command) -> set[str]:
     """The options of a command; of a group those of all its commands."""
     if isinstance(found, click.Group):
         return set().union(*map(options_in_help, found.commands.values()))
-    return {max(parameter.opts, key=len) for parameter in found.params if isinstance(parameter, click.Option)}
+    options = [one for one in found.params if isinstance(one, click.Option) and not one.hidden]
+    return {max(option.opts, key=len) for option in options}
 
 
 @pytest.mark.parametrize("verb", weavelab.list_commands(click.Context(weavelab)))

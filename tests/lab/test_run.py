@@ -146,7 +146,7 @@ def test_a_lab_of_that_name_that_is_up_does_not_stop_a_run(tmp_path: Path) -> No
     try:
         done = weavelab("run", "good", "--topology", topology)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert f"a lab named {NAME} is up already: the one of this run is called {NAME}-2" in done.stderr
+        assert f"the name {NAME} is taken: the lab of this run is called {NAME}-2" in done.stderr
         assert weavelab("exec", "--lab", NAME, "red", "--", "true").returncode == 0
         assert weavelab("run", "good", "--topology", topology, "--name", NAME).returncode == 2
     finally:

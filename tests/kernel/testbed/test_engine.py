@@ -63,7 +63,6 @@ def racks() -> Iterator[UnderlayPlan]:
     with state.locked(PATHS, create=True):
         state.write(PATHS, state.new_state(PATHS, RACKS, topology_file="", members=engine.members(plan)))
         try:
-            mounts.ensure_netns_directory()
             engine.build(PATHS, plan)
             yield plan
         finally:

@@ -28,6 +28,8 @@ nodes: {node1: }
 pods: {red: {node: node1}, green: {node: node1}}
 scenarios:
   - name: pings
+    description: who reaches whom
+    tags: [quick]
     steps:
       - ping: {from: red, to: green}
 """
@@ -101,6 +103,12 @@ def test_a_missing_tool_is_found_before_the_lab_is_built(
 def test_the_lab_can_have_another_name(world: World, topology: Path) -> None:
     run_session(Options(topology=topology, name="other"))
     assert world.happened == ["up other", "run", "down other"]
+
+
+def test_a_name_that_is_none_is_refused_before_anything_happens(world: World, topology: Path) -> None:
+    with pytest.raises(InputError, match=r"wanted the name of a lab, found '\.\./x'"):
+        run_session(Options(topology=topology, name="../x"))
+    assert world.happened == []
 
 
 def test_keep_leaves_it_up_and_says_how_to_go_on(world: World, topology: Path, capsys: Any) -> None:
@@ -205,12 +213,6 @@ def test_an_unknown_scenario_is_refused_before_anything_happens(world: World, to
     assert world.happened == []
 
 
-def test_a_file_in_place_of_a_scenario_is_explained(world: World) -> None:
-    with pytest.raises(InputError) as caught:
-        run_session(Options(scenarios=("topologies/two-nodes.yaml",)))
-    assert caught.value.hint == "a topology is given as --topology topologies/two-nodes.yaml"
-
-
 def test_a_reader_that_goes_away_does_not_keep_the_lab_up(
     world: World, topology: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,10 +224,101 @@ def test_a_reader_that_goes_away_does_not_keep_the_lab_up(
     assert world.happened[-1] == "down small"
 
 
-def test_lab_and_topology_together_are_wrong_usage() -> None:
-    result = CliRunner().invoke(run_command, ["--lab", "a", "--topology", "b.yaml"])
+def test_a_file_among_the_words_is_the_topology(world: World, topology: Path) -> None:
+    result = CliRunner().invoke(run_command, ["pings", str(topology)], standalone_mode=False)
+    assert result.return_value == 0, result.output
+    assert world.happened == ["up small", "run", "down small"]
+
+
+def test_a_topology_comes_from_standard_input(world: World) -> None:
+    result = CliRunner().invoke(run_command, ["-", "pin*"], input=TOPOLOGY, standalone_mode=False)
+    assert result.return_value == 0, result.output
+    assert world.happened == ["up small", "run", "down small"]
+
+
+def test_a_wrong_topology_on_standard_input_is_told_as_such(world: World) -> None:
+    result = CliRunner().invoke(run_command, ["-"], input="name: small\nnode: {}\n")
+    assert isinstance(result.exception, InputError)
+    assert "standard input:2:1: unknown key 'node'" in result.exception.message
+    assert world.happened == []
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["a.yaml", "b/c"], "wanted one topology file, found a.yaml and b/c"),
+        (["a.yaml", "--topology", "b.yaml"], "the topology is given twice: a.yaml and --topology b.yaml"),
+        (["--lab", "a", "--topology", "b.yaml"], "give either --lab or a topology file"),
+        (["--lab", "a", "b.yaml"], "give either --lab or a topology file"),
+        (["--lab", "a", "-"], "give either --lab or a topology file"),
+        (["--repeat", "0"], "--repeat"),
+        (["--timeout", "0"], "--timeout"),
+    ],
+)
+def test_what_contradicts_itself_is_wrong_usage(words: list[str], problem: str) -> None:
+    result = CliRunner().invoke(run_command, words)
     assert result.exit_code == 2
-    assert "give either --lab or --topology" in result.output
+    assert problem in result.output
+
+
+def test_the_former_name_of_fail_fast_is_still_understood(
+    world: World, topology: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(module, "run_scenarios", lambda *_, fail_fast, **__: seen.append(fail_fast))
+    for option in ([], ["--fail-fast"], ["--stop-on-failure"]):
+        CliRunner().invoke(run_command, [str(topology), *option], standalone_mode=False)
+    assert seen == [False, True, True]
+    assert "--stop-on-failure" not in CliRunner().invoke(run_command, ["--help"]).output
+
+
+def test_scenarios_run_in_rounds_until_one_fails(world: World, topology: Path) -> None:
+    assert run_session(Options(topology=topology, repeat=3, fail_fast=True)) == 0
+    assert world.happened == ["up small", "run", "run", "run", "down small"]
+    world.happened.clear()
+    world.status = Status.FAIL
+    assert run_session(Options(topology=topology, repeat=3, fail_fast=True)) == 1
+    assert world.happened == ["up small", "run", "down small"]
+    world.happened.clear()
+    assert run_session(Options(topology=topology, repeat=3)) == 1
+    assert world.happened == ["up small", "run", "run", "run", "down small"]
+
+
+def test_a_run_that_takes_too_long_ends_like_an_interruption_and_says_why(
+    world: World, topology: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(module, "run_scenarios", lambda *_, **__: time.sleep(20))
+    path = tmp_path / "report.json"
+    assert run_session(Options(topology=topology, timeout_s=0.05, reports=Reports(json=path))) == 1
+    assert world.happened == ["up small", "down small"]
+    report = json.loads(path.read_text())
+    assert (report["status"], report["interrupted"]) == ("error", True)
+    assert "within 0.05 s (--timeout)" in report["problem"]["message"]
+    assert "error: the run was to end within 0.05 s (--timeout)" in capsys.readouterr().out
+
+
+def test_a_run_within_its_time_is_as_any_other(world: World, topology: Path) -> None:
+    assert run_session(Options(topology=topology, timeout_s=60)) == 0
+    assert world.happened == ["up small", "run", "down small"]
+
+
+def test_the_list_needs_no_lab_and_runs_nothing(world: World, topology: Path, capsys: Any) -> None:
+    runner = CliRunner()
+    shown = runner.invoke(run_command, ["--list", str(topology)], standalone_mode=False)
+    assert shown.return_value == 0
+    assert shown.output == "small: 1 scenario\n  pings  1 step  quick  who reaches whom\n"
+    listed = json.loads(runner.invoke(run_command, ["--list", str(topology), "--format", "json"]).output)
+    assert listed["topology"] == "small"
+    assert listed["topology_file"] == str(topology)
+    assert listed["scenarios"] == [
+        {
+            "name": "pings",
+            "description": "who reaches whom",
+            "tags": ["quick"],
+            "steps": [{"name": "ping red -> green", "kind": "ping"}],
+        }
+    ]
+    assert world.happened == []
 
 
 def test_every_option_has_help() -> None:

@@ -146,7 +146,7 @@ def test_a_password_file_without_a_password(
         (["--local", "--uninstall", "--only", "plugin"], "--only does not go with --uninstall"),
         (["--local", "--purge"], "--purge goes with --uninstall"),
         (["--ssh", "a", "--ssh", "b", "--node-name", "x"], "give them with one --ssh"),
-        (["--local", "--only", "everything"], "'everything' is not one of"),
+        (["--local", "--only", "everything"], "--only: wanted one of"),
         (["--local", "--initial-peers", "many"], "'many' is not a valid integer"),
         (["--local", "--root", "/nonexistent"], "--root: wanted a folder, found none at /nonexistent"),
         (["--local", "--password-file", "/nonexistent"], "does not exist"),

@@ -12,7 +12,7 @@ from testbed.faults.cuts import table_text
 from testbed.faults.judge import Facts, judge, twice
 from testbed.faults.plan import AGENT_FAULTS, GAP_S, SETTLE_S, Fault, plan_faults
 from testbed.faults.pods import free_names
-from testbed.scenario.runner import override_chaos
+from testbed.scenario.choice import override_chaos
 from testbed.topology.load import parse_topology
 from testbed.topology.steps import FAULT_KINDS, FaultKind
 

@@ -1,6 +1,7 @@
 """The intent log and the lock of a lab: what is written, what is read back, who may change a lab."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -155,15 +156,19 @@ def test_a_lab_is_abandoned_when_the_command_that_owned_it_is_gone(older_ticks: 
     assert state.is_abandoned(LabPaths("two"), made) is abandoned
 
 
-def test_a_run_takes_the_next_free_name() -> None:
-    assert state.free_lab_name("two") == "two"
-    written("two", phase="ready")
-    assert state.free_lab_name("two") == "two", "nothing of it is left"
-    pinned("two")
-    assert state.free_lab_name("two") == "two-2"
+def test_a_lab_that_does_not_mind_its_name_gets_a_number() -> None:
+    assert list(islice(state.names_like("two"), 3)) == ["two", "two-2", "two-3"]
 
 
 def test_a_long_name_makes_room_for_the_number() -> None:
-    written("a-long-lab-name", phase="ready")
-    pinned("a-long-lab-name")
-    assert state.free_lab_name("a-long-lab-name") == "a-long-lab-na-2"
+    assert list(islice(state.names_like("a-long-lab-name"), 2)) == ["a-long-lab-name", "a-long-lab-na-2"]
+    assert len(list(state.names_like("two"))) == 99
+
+
+@pytest.mark.parametrize("name", ["Two", "tow", "two-"])
+def test_a_lab_that_is_not_there_is_answered_with_the_nearest(name: str) -> None:
+    written("two", phase="ready")
+    with pytest.raises(InputError) as caught:
+        state.choose_lab(name)
+    assert caught.value.hint == "did you mean 'two'? up: two"
+    assert state.no_such_lab(name).hint == "did you mean 'two'? up: two"

@@ -10,13 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from plugin.core.errors import InputError
 from testbed.machine.space import Completed, Space
 from testbed.probes.command import StoppedError
 from testbed.scenario.attempt import Run
 from testbed.scenario.members import member
 from testbed.scenario.results import CommandEvidence, IperfEvidence, PingEvidence, Status
-from testbed.scenario.runner import choose_scenarios, run_scenarios, run_step
+from testbed.scenario.runner import run_scenarios, run_step
 from testbed.scenario.steps.iperf import base_nodes
 from testbed.topology.load import parse_topology
 from testbed.topology.underlay import plan_underlay
@@ -150,28 +149,6 @@ def good(name: str, argv: Sequence[str]) -> str:
 
 def lost(name: str, argv: Sequence[str]) -> str:
     return LOST.format(argv[argv.index("-c") + 1]) if argv[0] == "ping" else f"{name}: {' '.join(argv)}"
-
-
-# ----------------------------------------------------------------------------------------------------------- choosing
-
-
-def test_without_names_all_scenarios_are_chosen_in_order() -> None:
-    assert [scenario.name for scenario in choose_scenarios(lab().topology, ())] == ["pings", "rest"]
-
-
-def test_names_choose_in_the_order_asked_for() -> None:
-    assert [scenario.name for scenario in choose_scenarios(lab().topology, ("rest", "pings"))] == ["rest", "pings"]
-
-
-def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
-    with pytest.raises(InputError, match="no scenario 'pinks'") as caught:
-        choose_scenarios(lab().topology, ("pinks",))
-    assert caught.value.hint == "did you mean 'pings'? it has: pings, rest"
-
-
-def test_a_topology_without_scenarios_is_refused() -> None:
-    with pytest.raises(InputError, match="has no scenarios to run"):
-        choose_scenarios(lab("name: small\nnodes: {node1: }\n").topology, ())
 
 
 # ------------------------------------------------------------------------------------------------------------- pinging
@@ -461,12 +438,12 @@ def test_an_iperf_that_is_faster_than_its_limit_fails(monkeypatch: pytest.Monkey
 # --------------------------------------------------------------------------------------------------------- many steps
 
 
-def test_stop_on_failure_skips_the_rest_and_says_why() -> None:
+def test_fail_fast_skips_the_rest_and_says_why() -> None:
     run, _ = make_run(lost)
-    results = run_scenarios(run, run.lab.topology.scenarios, stop_on_failure=True)
+    results = run_scenarios(run, run.lab.topology.scenarios, fail_fast=True)
     statuses = [step.status for scenario in results for step in scenario.steps]
     assert statuses == [Status.FAIL, Status.SKIP, Status.SKIP]
-    assert results[1].steps[0].seen == "not run: an earlier step failed and --stop-on-failure was given"
+    assert results[1].steps[0].seen == "not run: an earlier step failed and --fail-fast was given"
 
 
 def test_without_it_every_step_has_its_verdict() -> None:
