@@ -19,14 +19,14 @@ _TOOLS: Final = ("bridge", "ip", "ping")
 _EXAMPLES: Final = """
 \b
 Examples:
-  weavelab demo                       page by page; ? shows the keys
-  weavelab demo --analogy             with the restaurant chain beside it
-  weavelab demo --step break          begin there; the steps before are played unseen
-  weavelab demo topologies/racks.yaml another lab: with a router on the way
-  weavelab demo --list                the names of the steps
-  weavelab demo --auto --pause 8      goes on by itself, for a recording
-  weavelab demo --auto | less         plain text
-  weavelab demo --record demo.svg     a picture that moves
+  weavelab demo                        page by page; ? shows the keys
+  weavelab demo --analogy              with the restaurant chain beside it
+  weavelab demo --step break           begin there; the steps before are played unseen
+  weavelab demo topologies/racks.yaml  another lab: with a router on the way
+  weavelab demo --list                 the names of the steps
+  weavelab demo --auto --pause 8       goes on by itself, for a recording
+  weavelab demo --auto | less          plain text
+  weavelab demo --record demo.svg      a picture that moves
 
 \b
 Keys: space on, b back, a the answer to the exam question, a number that step, ? help, q end.

@@ -21,7 +21,7 @@ from testbed.life import up
         ("run --topolgy x.yaml", "there is no option --topolgy", "'--topology'"),
         ("down --al", "there is no option --al", "'--all'"),
         ("deploy --manifets", "there is no option --manifets", "'--manifest'"),
-        ("status --format jsn", "--format: wanted one of table, json, found 'jsn'", "'json'"),
+        ("status --format jsn", "--format: wanted one of table, wide, json, yaml, found 'jsn'", "'json'"),
         (
             "up --kubelet Containerd",
             "--kubelet: wanted one of emulated, containerd, found 'Containerd'",

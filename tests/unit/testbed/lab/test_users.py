@@ -107,7 +107,7 @@ def test_who_is_sent_away_ends_and_knows_why(other: "subprocess.Popen[str]", sus
     send_away(LAB, users_of(LAB))
     assert users_of(LAB) == ()
     said, _ = other.communicate(timeout=20)
-    assert said.startswith("TakenDownError lab two was taken down by `weavelab ")
+    assert said.startswith("TakenDownError lab two was taken down by `weavelab")
     assert f"(pid {os.getpid()}, of " in said
 
 
