@@ -10,7 +10,7 @@ from pathlib import Path
 from plugin.agent.app import run
 from plugin.agent.config import load_config
 from plugin.agent.logs import set_up_logs
-from plugin.core.errors import WeaveError
+from plugin.core.errors import WeaveError, said_by
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:  # the kernel's own words, and before them what was tried (plugin/link/netlink.py)
         hint = "the agent needs root" if error.errno in {errno.EPERM, errno.EACCES} else "dmesg may say more"
-        log.error("agent cannot run", extra={"reason": str(error), "hint": hint})  # noqa: TRY400
+        log.error("agent cannot run", extra={"reason": said_by(error), "hint": hint})  # noqa: TRY400
         return 3
     except Exception:
         log.exception("agent failed, this is a bug")

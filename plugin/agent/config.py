@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from plugin.core.ipam import shares
 from plugin.core.packet.vxlan import OVERHEAD_BYTES, UDP_PORT, VNI_MAX, VNI_MIN, uplink_mtu_min
 
@@ -93,7 +93,7 @@ def load_config(path: Path) -> AgentConfig:
         config = msgspec.json.decode(path.read_bytes(), type=AgentConfig)
     except OSError as error:
         raise InputError(
-            f"the configuration {path} cannot be read: {error.strerror}",
+            f"the configuration {path} cannot be read: {said_by(error, path=False)}",
             hint="name it with --config; docs/reference/agent.md lists its keys",
         ) from error
     except msgspec.ValidationError as error:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from plugin.agent.exchanges import Exchanges
 from plugin.agent.sockets import Control
-from plugin.core.errors import WeaveError
+from plugin.core.errors import WeaveError, said_by
 from plugin.core.messages.wire import RELAY_BYTES_MAX
 from plugin.core.node import Node
 from plugin.core.outbox import (
@@ -208,7 +208,7 @@ class Driver:
         try:
             self._handlers.sync_forwarding(peers=peers)
         except OSError as error:  # the next change, or the next start, writes everything again
-            self._log.error("forwarding not written", extra={"reason": str(error)})
+            self._log.error("forwarding not written", extra={"reason": said_by(error)})
         self._synced_s = self._now_s()
 
     def kick(self) -> None:
@@ -257,7 +257,7 @@ class Driver:
                 more = False
                 break
             except OSError as error:  # an ICMP error of an earlier send, reported here by Linux
-                self._log.debug("receive failed", extra={"reason": error.strerror})
+                self._log.debug("receive failed", extra={"reason": said_by(error)})
                 continue
             if port == self._port:
                 self._node.on_datagram(data, IPv4Address(host), now_s=now_s)
@@ -289,4 +289,4 @@ class Driver:
             self._control.members.sendto(data, (str(to), self._port))
         except OSError as error:
             # No route, a full buffer, an unreachable peer: what matters is sent again until it is confirmed.
-            self._log.debug("send failed", extra={"peer": str(to), "reason": error.strerror})
+            self._log.debug("send failed", extra={"peer": str(to), "reason": said_by(error)})

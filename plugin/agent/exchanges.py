@@ -17,6 +17,7 @@ from typing import Any, Final
 from plugin.agent.guests import Guest, Guests
 from plugin.agent.sockets import Control
 from plugin.agent.streams import hung_up
+from plugin.core.errors import said_by
 from plugin.core.messages.codec import WireError
 from plugin.core.messages.exchange import CHALLENGE_BYTES, GREETING
 from plugin.core.messages.keys import TAG_BYTES
@@ -99,7 +100,7 @@ class Exchanges:
                 self._node.on_no_answer(token, error.message, now_s=loop.time())
             except (OSError, TimeoutError, struct.error) as error:
                 number = error.errno if isinstance(error, OSError) else None
-                reason = os.strerror(number).lower() if number else str(error).lower() or "timed out"
+                reason = os.strerror(number).lower() if number else said_by(error).lower() or "timed out"
                 self._node.on_no_answer(token, reason, now_s=loop.time())
             else:
                 self._node.on_answer(token, answer, to, now_s=loop.time())
@@ -122,7 +123,7 @@ class Exchanges:
             except BlockingIOError:
                 return
             except OSError as error:  # no descriptor left, or the caller is gone: the next one may fare better
-                self._on_refusal(str(error.strerror))
+                self._on_refusal(said_by(error, path=False))
                 return
             guest = self.guests.enter(IPv4Address(host))
             if guest is None:
@@ -147,7 +148,7 @@ class Exchanges:
         except TimeoutError:
             self._node.counters.rejected["too slow"] += 1
         except OSError as error:
-            self._log.debug("exchange broken off", extra={"peer": str(guest.address), "reason": str(error)})
+            self._log.debug("exchange broken off", extra={"peer": str(guest.address), "reason": said_by(error)})
         finally:
             stream.close()
             guest.leaves()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from plugin.core.errors import InputError, MissingError
+from plugin.core.errors import InputError, MissingError, said_by
 
 _ROOM_MIN_BYTES: Final = 32 << 10
 """With less room than this the file system counts as full: the next ring of a large cluster would not fit."""
@@ -172,7 +172,7 @@ class Folder:
         except FileNotFoundError:
             return f"{self._path} was deleted"
         except OSError as error:
-            return f"{self._path} cannot be read: {error.strerror}"
+            return f"{self._path} cannot be read: {said_by(error, path=False)}"
         return self._failure
 
     def renew(self) -> None:

@@ -16,6 +16,7 @@ import sys
 from typing import Any, Final
 
 from plugin.agent.__main__ import main
+from plugin.core.errors import said_by
 from plugin.link import netns
 
 _KINDS: Final = (("uts", netns.CLONE_NEWUTS), ("mnt", netns.CLONE_NEWNS), ("net", netns.CLONE_NEWNET))
@@ -36,7 +37,7 @@ def _raise_agents() -> int:
             wanted = json.loads(line)
             told = str(_start(wanted))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"error: {error}"
+            told = f"error: {said_by(error)}"
         sys.stdout.write(told + "\n")
         sys.stdout.flush()
     return 0
@@ -81,7 +82,7 @@ def _live(wanted: dict[str, Any], writing: int, nursery: int) -> None:
             if os.getppid() != nursery:
                 return  # the lab was being taken down before this agent was in it
         except (OSError, KeyError) as error:
-            os.write(writing, str(error).encode())
+            os.write(writing, said_by(error).encode())
             return
         os.close(writing)
         code = main(["--config", wanted["config"]])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from plugin.core.messages.wire import TAG_OFFSET
 from plugin.link.holders import taken_by
 
@@ -134,7 +134,7 @@ def _bound(kind: socket.SocketKind, address: IPv4Address, port: int, *, free: bo
     except OSError as error:
         made.close()
         raise InputError(
-            f"{word} port {port} on {address} cannot be used: {error.strerror}"
+            f"{word} port {port} on {address} cannot be used: {said_by(error, path=False)}"
             + (taken_by(word.lower(), port) if error.errno == errno.EADDRINUSE else ""),
             hint="is another agent running on this node?  ss -lntup",
         ) from error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the names of the program that this text is part of
     import _socket
     from typing import Any, TypeAlias
 
-    from plugin.cni.weave_net import CallError, DelegationAskedError, result_of, text
+    from plugin.cni.weave_net import CallError, DelegationAskedError, result_of, text, words_of
 
     PluginCall: TypeAlias = dict[str, Any]
 
@@ -203,7 +203,7 @@ def executed(call: PluginCall, path: bytes, environment: dict[bytes, bytes], std
         try:
             pid = posix.posix_spawn(path, [path], environment, file_actions=actions)
         except OSError as error:
-            raise CallError(IPAM_FAILED, f"the IPAM plugin {text(path)} cannot be executed", str(error)) from error
+            raise CallError(IPAM_FAILED, f"the IPAM plugin {text(path)} cannot be executed", words_of(error)) from error
         code = ended(pid, call, path)
         if posix.fstat(files[1]).st_size > OUTPUT_BYTES_MAX:
             raise CallError(IPAM_FAILED, f"the IPAM plugin {text(path)} printed too much", f"limit {OUTPUT_BYTES_MAX}")

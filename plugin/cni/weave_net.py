@@ -166,7 +166,7 @@ def read_stdin() -> bytes:
         try:
             chunk = posix.read(0, 1 << 16)
         except OSError as error:
-            raise CallError(5, "error reading from stdin", str(error)) from error
+            raise CallError(5, "error reading from stdin", slow("words_of")(error)) from error
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
@@ -192,7 +192,7 @@ def open_netns(verb: bytes, stdin: bytes) -> int:
         netns_fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
         trouble = netns_trouble(netns_fd)
     except OSError as error:
-        trouble = "failed to open netns: " + str(error)
+        trouble = "failed to open netns: " + slow("words_of")(error)
     if not trouble:
         return netns_fd
     if verb == b"DEL":
@@ -243,7 +243,7 @@ def ask(
     except TimeoutError as error:
         raise AgentSilentError(f"no answer within {ANSWER_S[verb]:g} s") from error
     except OSError as error:
-        raise AgentAwayError(str(error)) from error
+        raise AgentAwayError(slow("words_of")(error)) from error
     finally:
         connection.close()
     if status == b"200" and (verb != b"ADD" or printed[:1] == b"{"):
@@ -326,6 +326,13 @@ def answer(printed: bytes) -> int:
 def text(value: bytes) -> str:
     """Bytes of the environment as text that JSON can carry."""
     return value.decode("utf-8", "backslashreplace")
+
+
+def words_of(error: OSError) -> str:
+    """The kernel's words and the file they are about, without Python's `[Errno 2]` before them."""
+    path = error.filename
+    name = text(path) if isinstance(path, bytes) else path
+    return (error.strerror or " ".join(map(str, error.args)) or type(error).__name__) + (f": {name}" if name else "")
 
 
 def use_test_limits() -> None:
@@ -412,7 +419,7 @@ def keep_for_later(network: bytes, stdin: bytes, seen: str) -> None:
         raise CallError(
             5,
             "the weave agent does not answer, and this DEL could not be kept for later in " + text(DEL_QUEUE),
-            str(error) + "; agent: " + seen,
+            words_of(error) + "; agent: " + seen,
         ) from error
 
 

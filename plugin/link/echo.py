@@ -9,7 +9,7 @@ import struct
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from plugin.core.packet.sums import internet_checksum
 
 _ECHO_REQUEST: Final = 8
@@ -52,7 +52,9 @@ class Echo:
                 socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP
             )
         except OSError as error:
-            raise InputError(f"the overlay cannot be probed: {error.strerror}", hint="CAP_NET_RAW is needed") from error
+            raise InputError(
+                f"the overlay cannot be probed: {said_by(error, path=False)}", hint="CAP_NET_RAW is needed"
+            ) from error
         try:
             # Every raw socket of the node gets every ICMP packet: let the kernel keep all but echo replies.
             self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("I", 0xFFFFFFFF ^ (1 << _ECHO_REPLY)))
@@ -62,7 +64,7 @@ class Echo:
         except OSError as error:
             self._socket.close()
             raise InputError(
-                f"the overlay cannot be probed from {source} on {device}: {error.strerror}",
+                f"the overlay cannot be probed from {source} on {device}: {said_by(error, path=False)}",
                 hint=f"does {device} have that address?  ip address show dev {device}",
             ) from error
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import ClassVar, Final
 
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from plugin.link import constants as c
 from plugin.link import rtnl
 from plugin.link.attributes import attr, nest, parse, parse_list, text, u32
@@ -94,7 +94,8 @@ class Netfilter(Netlink):
             return super()._open()
         except OSError as error:
             raise MissingError(
-                f"the kernel has no netfilter netlink: {error.strerror}", hint="modprobe nfnetlink nf_tables"
+                f"the kernel has no netfilter netlink: {said_by(error, path=False)}",
+                hint="modprobe nfnetlink nf_tables",
             ) from error
 
     # --- nftables ---------------------------------------------------------------------------------------------------

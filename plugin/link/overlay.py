@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.errors import InputError, MissingError
+from plugin.core.errors import InputError, MissingError, said_by
 from plugin.core.forwarding.forward import Changes, Forwarding
 from plugin.link import constants as c
 from plugin.link import rtnl, sysctls
@@ -80,11 +80,11 @@ def ensure_overlay(
         except NetlinkError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise MissingError(
-                    f"the kernel has no VXLAN: {error}", hint="modprobe vxlan, or use a kernel that has it"
+                    f"the kernel has no VXLAN: {said_by(error)}", hint="modprobe vxlan, or use a kernel that has it"
                 ) from error
             if error.errno == errno.EEXIST:
                 raise InputError(
-                    f"VNI {vni} on UDP port {port} belongs to another device of this node: {error}",
+                    f"VNI {vni} on UDP port {port} belongs to another device of this node: {said_by(error)}",
                     hint="stop the other network, or choose another vni: ip -d link show type vxlan",
                 ) from error
             raise

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
 from plugin.core.cni.types import Observed, ObservedLink, Route
-from plugin.core.errors import CheckError, WeaveError
+from plugin.core.errors import CheckError, WeaveError, said_by
 from plugin.link import netns, rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
 
@@ -166,9 +166,9 @@ def attach(
                 detach(netlink, pod.host_ifname)
                 raise
     except NetlinkError as error:
-        raise AttachError(f"the kernel refused: {error.strerror or error}") from error
+        raise AttachError(f"the kernel refused: {said_by(error, path=False)}") from error
     except OSError as error:
-        raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
+        raise AttachError(f"the pod's namespace cannot be entered: {said_by(error, path=False)}") from error
 
 
 def _set_up(netlink: Netlink, inside: Netlink, netns_fd: int, pod: PodLink, admit: Callable[[Link], None]) -> Link:
@@ -266,9 +266,9 @@ def configure(
             netlink.request(*_marks(outer, pod), what=f"mark {pod.host_ifname} on the switch")
             return outer
     except NetlinkError as error:
-        raise AttachError(f"the kernel refused: {error.strerror or error}") from error
+        raise AttachError(f"the kernel refused: {said_by(error, path=False)}") from error
     except OSError as error:
-        raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
+        raise AttachError(f"the pod's namespace cannot be entered: {said_by(error, path=False)}") from error
 
 
 def detach(netlink: Netlink, name: str) -> bool:
@@ -348,7 +348,7 @@ def observe(netlink: Netlink, bridge: Link, netns_fd: int, *, name: str, ifname:
             # moves routes to a table of their own.
             routes = inside.routes(every_table=True)
     except OSError as error:
-        raise AttachError(f"the pod's namespace cannot be entered: {error.strerror or error}") from error
+        raise AttachError(f"the pod's namespace cannot be entered: {said_by(error, path=False)}") from error
     outer = netlink.link(name)
     return Observed(
         container=_seen(inner),

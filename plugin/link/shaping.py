@@ -12,7 +12,7 @@ import struct
 from typing import Final
 
 from plugin.core.cni.bandwidth import Bandwidth, Limit
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from plugin.link import constants as c
 from plugin.link import rtnl, sysctls
 from plugin.link.attributes import attr, nest, parse, text, u32
@@ -56,7 +56,7 @@ def apply_bandwidth(netlink: Netlink, host: Link, bandwidth: Bandwidth) -> None:
     except NetlinkError as error:
         if error.errno in {errno.EOPNOTSUPP, errno.ENOENT}:
             raise MissingError(
-                f"the kernel cannot limit a pod's bandwidth: {error.strerror}",
+                f"the kernel cannot limit a pod's bandwidth: {said_by(error, path=False)}",
                 hint="tbf, ifb, the ingress qdisc, u32 and mirred are needed: "
                 "modprobe -a sch_tbf ifb sch_ingress cls_u32 act_mirred",
             ) from error

@@ -4,7 +4,7 @@ import errno
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
-from plugin.core.errors import InputError, MissingError
+from plugin.core.errors import InputError, MissingError, said_by
 from plugin.link import constants as c
 from plugin.link import rtnl, sysctls
 from plugin.link.netlink import Link, Netlink, NetlinkError
@@ -26,7 +26,8 @@ def ensure_bridge(netlink: Netlink, name: str, *, mac: str, mtu_bytes: int, inde
         except NetlinkError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise MissingError(
-                    f"the kernel cannot make bridges: {error}", hint="modprobe bridge, or use a kernel that has it"
+                    f"the kernel cannot make bridges: {said_by(error)}",
+                    hint="modprobe bridge, or use a kernel that has it",
                 ) from error
             raise
     elif found.kind != "bridge":

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable
 from typing import Final
 
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from plugin.link import netns
 
 BRIDGED_IPV4: Final = "net/bridge/bridge-nf-call-iptables"
@@ -64,6 +64,6 @@ def apply_sysctls(wanted: Iterable[tuple[str, str]]) -> None:
             if error.errno == errno.ENOENT:
                 continue
             raise MissingError(
-                f"sysctl {name.replace('/', '.')} could not be set to {value}: {error.strerror}",
+                f"sysctl {name.replace('/', '.')} could not be set to {value}: {said_by(error, path=False)}",
                 hint="the agent needs root and a writable /proc/sys (a container needs --privileged)",
             ) from error

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 
 _PARTS: Final = ("agent", "config", "unit", "plugin")
 
@@ -197,7 +197,7 @@ def _password(file: Path | None) -> str | None:
     try:
         password = file.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--password-file: {file} cannot be read: {error}") from error
+        raise InputError(f"--password-file: {file} cannot be read: {said_by(error)}") from error
     if not password or "\n" in password:
         raise InputError(f"--password-file: wanted one line in {file}, found {len(password.splitlines())}")
     return password

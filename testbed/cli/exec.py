@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 
 _EXAMPLES: Final = """
 \b
@@ -89,7 +89,7 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
         enter(space)
     except OSError as error:
         raise InputError(
-            f"{target} cannot be entered: {error}", hint="is the lab still whole? `weavelab status` shows it"
+            f"{target} cannot be entered: {said_by(error)}", hint="is the lab still whole? `weavelab status` shows it"
         ) from error
     try:
         os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{TOOLS_PATH}"  # `weave` on a node
@@ -98,5 +98,5 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
         click.echo(f"error: {target} has no command {command[0]}", err=True)
         return _NOT_FOUND
     except OSError as error:
-        click.echo(f"error: {command[0]} cannot be executed in {target}: {error.strerror}", err=True)
+        click.echo(f"error: {command[0]} cannot be executed in {target}: {said_by(error, path=False)}", err=True)
         return _NOT_EXECUTABLE

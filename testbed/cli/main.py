@@ -15,8 +15,9 @@ from typing import Final, TextIO
 
 import click
 
-from plugin.core.errors import WeaveError
+from plugin.core.errors import WeaveError, said_by
 from testbed.cli.usage import Group, told
+from testbed.machine.printable import printable
 from testbed.machine.unexpected import explain
 
 _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -108,7 +109,7 @@ def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one line an
         if error.errno == errno.EIO and error.filename is None:  # no file: our terminal, whose window was closed
             return _hung_up(error)
         if error.errno in {errno.ENOSPC, errno.EROFS}:
-            return _fail(f"the disk refused: {error}", "free space, or another folder, is needed", 3)
+            return _fail(f"the disk refused: {said_by(error)}", "free space, or another folder, is needed", 3)
         return _bug(error, argv)
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         return _bug(error, argv)
@@ -123,6 +124,7 @@ def _open_closed_streams() -> None:
 
 
 def _fail(message: str, hint: str, code: int) -> int:
+    message, hint = printable(message), printable(hint)  # a topology's text may hold anything
     sys.stderr.write(f"error: {message}\n" if code != _INTERRUPTED else f"{message}\n")
     if hint:
         sys.stderr.write(f"hint: {hint}\n")

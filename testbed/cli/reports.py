@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from testbed.machine.claims import claimed
 from testbed.machine.files import (
     check_report_path,
@@ -115,7 +115,7 @@ class Reports:
                 write_report(path, _MAKERS[option](result))
             except OSError as error:
                 incomplete = True
-                told.append(f"error: the report {path} could not be written: {error.strerror}")
+                told.append(f"error: the report {path} could not be written: {said_by(error, path=False)}")
             else:
                 told.append(f"report: {path}")
         return Written(told, incomplete)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from plugin.core.errors import said_by
 from testbed.deploy.plan import DeployFile, Service
 from testbed.deploy.transport import DeployError, is_ours, refusal
 from testbed.machine.space import Space, call
@@ -71,7 +72,7 @@ class LocalTransport:
             return call(self._space, function)
         except OSError as error:
             raise DeployError(
-                f"wanted to {doing} node {self.node}, found: {error}",
+                f"wanted to {doing} node {self.node}, found: {said_by(error)}",
                 hint="is the lab still whole (weavelab status), and has the disk space left (df /run)?",
             ) from error
 

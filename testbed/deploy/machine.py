@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from testbed.deploy.transport import DeployError
 
 _LINKS_MAX: Final = 40
@@ -229,7 +229,7 @@ class LocalMachine:
                 text=True, errors="replace", timeout=timeout_s, check=False, cwd="/",
             )  # fmt: skip
         except (FileNotFoundError, PermissionError) as error:
-            return Said(127, f"{argv[0]}: {error.strerror}")
+            return Said(127, f"{argv[0]}: {said_by(error, path=False)}")
         except subprocess.TimeoutExpired:
             return Said(124, f"no end within {timeout_s:g} s")
         return Said(done.returncode, done.stdout.strip())
@@ -266,7 +266,7 @@ class LocalMachine:
             yield
         except OSError as error:
             raise MissingError(
-                f"wanted to {doing} {path} on {self.name}, found: {error.strerror or error}",
+                f"wanted to {doing} {path} on {self.name}, found: {said_by(error, path=False)}",
                 hint=_HINTS.get(error.errno or 0, "see what is there: ls -ld"),
             ) from error
 

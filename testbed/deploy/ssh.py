@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from plugin.core.errors import InputError, MissingError
+from plugin.core.errors import InputError, MissingError, said_by
 from testbed.deploy.machine import NOTHING, Found, Kind, Said, digest_of, temporary
 from testbed.deploy.transport import DeployError
 
@@ -74,7 +74,7 @@ def connect(target: str, *, timeout_s: float = 10.0) -> "SshMachine":
     except (OSError, paramiko.SSHException) as error:
         client.close()
         raise DeployError(
-            f"wanted an SSH connection to {user}@{host}:{port}, found: {error}",
+            f"wanted an SSH connection to {user}@{host}:{port}, found: {said_by(error)}",
             hint=f"try `ssh -p {port} {user}@{host} true`: it must work without a question",
         ) from error
     return SshMachine(host, client, lost=(EOFError, paramiko.SSHException))
@@ -222,7 +222,7 @@ class SshMachine:
                 "log in as root: --ssh root@HOST" if error.errno == errno.EACCES else "df, mount: disk and file system"
             )
             raise MissingError(
-                f"wanted to {doing} {path} on {self.name}, found: {error.strerror or error}", hint=hint
+                f"wanted to {doing} {path} on {self.name}, found: {said_by(error, path=False)}", hint=hint
             ) from error
 
     def _lost(self, error: Exception) -> DeployError:

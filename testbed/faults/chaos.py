@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from plugin.core.errors import InputError, WeaveError
+from plugin.core.errors import InputError, WeaveError, said_by
 from testbed.faults.cuts import Cut, drop_all
 from testbed.faults.plan import Fault
 from testbed.faults.pods import Pods
@@ -98,7 +98,7 @@ class Chaos:
             try:
                 self._begin(fault) if begins else self._end(fault)
             except (WeaveError, OSError) as error:
-                self._problem(f"{fault.kind} on {fault.node} could not be carried out: {error}")
+                self._problem(f"{fault.kind} on {fault.node} could not be carried out: {said_by(error)}")
         self._wait_until(seconds)
 
     def _wait_until(self, at_s: float) -> None:
@@ -197,7 +197,7 @@ class Chaos:
                         self._ended_by_itself(node)
                     self._start(node, lose_disk=kind == "lose-disk")
             except (WeaveError, OSError) as error:
-                self._problem(f"the agent of {node} could not be started: {error}")
+                self._problem(f"the agent of {node} could not be started: {said_by(error)}")
         self.note("everything is repaired")
 
     def _fresh(self) -> Lab:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.errors import CheckError
+from plugin.core.errors import CheckError, said_by
 from testbed.machine.space import Space, kill_group, run, spawn
 
 _TABLES: Final = {"cut-node": "weavelab_chaos_node", "cut-overlay": "weavelab_chaos_overlay"}
@@ -93,7 +93,7 @@ def drop_all(nodes: Iterable[Space], *, wait_s: float = _NFT_S) -> list[str]:
             while found and (found := _tables(node)) and time.monotonic() < until_s:
                 time.sleep(0.05)
         except OSError as error:
-            problems.append(f"the cuts of {node.name} could not be removed: {error}")
+            problems.append(f"the cuts of {node.name} could not be removed: {said_by(error)}")
             continue
         problems += [f"the table {name} of {node.name} could not be removed" for name in found]
     return problems

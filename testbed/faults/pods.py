@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from plugin.core.cni.types import NO_ADDRESS
-from plugin.core.errors import CheckError, WeaveError
+from plugin.core.errors import CheckError, WeaveError, said_by
 from testbed.faults.judge import twice
 from testbed.kubelet.choice import kubelet_of
 from testbed.kubelet.kubelet import Kubelet, PodWanted
@@ -139,9 +139,9 @@ class Pods:
             # Whoever has no address left asks another owner, who may be the one that is disturbed.
             asked = self.lab.nodes if getattr(error, "code", 0) == NO_ADDRESS else (node,)
             excused = any(self._disturbed(name, began_s) for name in asked)
-            self._note(f"{node}: ADD of {name} failed after {took_s:.1f} s: {error}")
+            self._note(f"{node}: ADD of {name} failed after {took_s:.1f} s: {said_by(error)}")
             if not excused:
-                self._problem(f"ADD of {name} failed on {node}, which nothing disturbed: {error}")
+                self._problem(f"ADD of {name} failed on {node}, which nothing disturbed: {said_by(error)}")
             return
         pod = ChurnedPod(name, node, record.container_id, record.address)
         with self._lock:
@@ -162,8 +162,8 @@ class Pods:
         except (WeaveError, OSError) as error:
             with self._lock:
                 self._addresses[pod.name] = pod.address
-            self._note(f"{pod.node}: DEL of {pod.name} failed: {error}")
-            self._problem(f"DEL of {pod.name} failed on {pod.node}: {error}")
+            self._note(f"{pod.node}: DEL of {pod.name} failed: {said_by(error)}")
+            self._problem(f"DEL of {pod.name} failed on {pod.node}: {said_by(error)}")
             return
         with self._lock:
             self._pods.pop(pod.name, None)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from plugin.core.cni.types import at_least
+from plugin.core.errors import said_by
 from testbed.kubelet.execution import Executor, demand_success, result_of
 from testbed.kubelet.result_cache import ResultCache
 from testbed.kubelet.sandbox import Sandbox, make_sandbox, remove_sandbox
@@ -202,7 +203,7 @@ class CniRuntime:
         try:
             source = call(self.node, lambda: path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise CniCallError(f"cannot read {path} of node {self.node.name}: {error}") from error
+            raise CniCallError(f"cannot read {path} of node {self.node.name}: {said_by(error)}") from error
         try:
             return parse_network_list(path, source)
         except NetworkListError as error:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from plugin.core.errors import said_by
 from testbed.kubelet.sandbox import Sandbox
 from testbed.lab.cni_call import CniCall, CniCallError
 from testbed.machine.space import Completed, Space, call, run
@@ -67,7 +68,7 @@ class Executor:
             )
         except OSError as error:
             raise CniCallError(
-                f'cannot execute plugin "{kind}" of node {self._node.name}: {error}',
+                f'cannot execute plugin "{kind}" of node {self._node.name}: {said_by(error)}',
                 hint=f"look at the first line of {executable}: does that interpreter exist?",
             ) from error
         return CniCall(

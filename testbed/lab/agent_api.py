@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from plugin.core.errors import CheckError
+from plugin.core.errors import CheckError, said_by
 
 TIMEOUT_S: Final = 5.0
 _ANSWER_BYTES_MAX: Final = 64 << 20
@@ -51,7 +51,7 @@ def _ask(socket_path: Path, request: str, timeout_s: float) -> tuple[int, object
     try:
         answer = _exchange(socket_path, request, timeout_s)
     except OSError as error:
-        raise AgentError(f"the agent does not answer at {socket_path}: {error.strerror or error}") from error
+        raise AgentError(f"the agent does not answer at {socket_path}: {said_by(error, path=False)}") from error
     head, separator, body = answer.partition(b"\r\n\r\n")
     words = head.split(b"\r\n", 1)[0].split()
     if not separator or len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():

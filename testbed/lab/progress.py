@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from testbed.machine.printable import printable
 from testbed.machine.screen import is_lively, make_console
 
 
@@ -69,7 +70,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """See `Progress.note`."""
-        self._write(f"{text}\n")
+        self._write(f"{printable(text)}\n")
 
     def _finish(self, *, failed: bool = False) -> None:
         if self._title:
@@ -119,7 +120,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """See `Progress.note`."""
-        self._rich.console.print(text, highlight=False)
+        self._rich.console.print(printable(text), highlight=False)
 
 
 def _write_to_standard_error(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from plugin.core.errors import CheckError, InputError, MissingError, WeaveError
+from plugin.core.errors import CheckError, InputError, MissingError, WeaveError, said_by
 from testbed.lab.paths import RUN, LabPaths
 from testbed.machine import processes
 from testbed.machine.processes import ProcessId
@@ -151,7 +151,7 @@ def read(paths: LabPaths) -> LabState | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckError(
-            f"the state of lab {paths.lab} cannot be read: {paths.state_file}: {error}",
+            f"the state of lab {paths.lab} cannot be read: {paths.state_file}: {said_by(error)}",
             hint=f"`weavelab down {paths.lab}` removes the lab without it",
         ) from error
 

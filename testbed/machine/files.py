@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 
 _STANDARD_OUTPUT: Final = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"}
 
@@ -50,7 +50,7 @@ def check_report_path(path: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"the report {path} cannot be written: {error.strerror}", hint="choose another directory"
+            f"the report {path} cannot be written: {said_by(error, path=False)}", hint="choose another directory"
         ) from error
 
 
@@ -66,7 +66,8 @@ def make_directory(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the directory {directory} cannot be made: {error.strerror}", hint="choose another path for the report"
+            f"the directory {directory} cannot be made: {said_by(error, path=False)}",
+            hint="choose another path for the report",
         ) from error
     for path in missing:
         give_back(path)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from plugin.core.errors import CheckError, MissingError
+from plugin.core.errors import CheckError, MissingError, said_by
 from testbed.machine import processes
 from testbed.machine.processes import ProcessId
 from testbed.nodes import mounts
@@ -80,7 +80,7 @@ def remove(name: str) -> None:
                     time.sleep(0.02)
                     continue
                 raise CheckError(
-                    f"the cgroup {folder} of the lab cannot be removed: {error.strerror}",
+                    f"the cgroup {folder} of the lab cannot be removed: {said_by(error, path=False)}",
                     hint="its cgroup.procs names who is still in it; run `weavelab down` again when they are gone",
                 ) from error
             break

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from plugin.link import netns
 from testbed.lab.paths import NETNS, LabPaths
 from testbed.machine.checkout import CODE
@@ -289,7 +289,7 @@ def _mount_overlay(common: Path, layers: Path, target: Path) -> None:
                 hint="load it (modprobe overlay), or use a kernel built with CONFIG_OVERLAY_FS",
             ) from error
         raise MissingError(
-            f"wanted an overlay on {target} of each node, found: {error.strerror}",
+            f"wanted an overlay on {target} of each node, found: {said_by(error, path=False)}",
             hint="weavelab needs a real root (no unprivileged container); the kernel's log (dmesg) has the reason",
         ) from error
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from plugin.core.errors import CheckError, MissingError
+from plugin.core.errors import CheckError, MissingError, said_by
 from plugin.core.packet.frame import dissect
 from plugin.core.packet.packet import Packet
 from testbed.machine import interrupts
@@ -365,6 +365,6 @@ def _open(tap: Tap) -> socket.socket:
         ) from error
     except OSError as error:
         raise CaptureError(
-            f"cannot capture on {tap.ifname} of {tap.label}: {error.strerror or error}",
+            f"cannot capture on {tap.ifname} of {tap.label}: {said_by(error, path=False)}",
             hint=f"look at the interfaces there: weavelab exec {tap.label} -- ip link",
         ) from error

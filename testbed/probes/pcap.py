@@ -33,7 +33,7 @@ def write_pcap(path: Path, frames: Iterable[CapturedFrame]) -> int:
             append_pcap(file, ordered)
     except OSError as error:
         raise CaptureError(
-            f"cannot write {len(ordered)} frames to {path}: {error.strerror or error}",
+            f"cannot write {len(ordered)} frames to {path}: {said_by(error, path=False)}",
             hint="name a file in a folder that exists and has room",
         ) from error
     return len(ordered)

@@ -18,7 +18,7 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import IO, Any, ClassVar, Final
 
-from plugin.core.errors import InputError, WeaveError
+from plugin.core.errors import InputError, WeaveError, said_by
 from testbed.lab.running import Lab
 from testbed.machine.unexpected import explain
 from testbed.prompt.commands import LabCommands
@@ -127,7 +127,7 @@ class LabShell(LabCommands):
         except WeaveError as problem:
             self.fail(problem.message, problem.hint)
         except (OSError, TimeoutError) as problem:
-            self.fail(str(problem), "is the lab still up? `status` shows it")
+            self.fail(said_by(problem), "is the lab still up? `status` shows it")
         except Exception as problem:  # noqa: BLE001 - a command that fails, Mininet's too, does not end the prompt
             trace, text = explain(problem)
             self.fail(*f"{trace}{text}".rsplit("\n", 1))

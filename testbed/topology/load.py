@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from testbed.nearest import listing, nearest
 from testbed.topology.model import KubeletKind, Topology
 from testbed.topology.names import STANDARD_INPUT
@@ -69,7 +69,7 @@ def load_topology(path: str | os.PathLike[str], *, kubelet: KubeletKind | None =
     except UnicodeDecodeError as error:
         raise _unreadable(file, f"wanted a text file (UTF-8), found byte 0x{error.object[error.start]:02x}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = said_by(error, path=False)
         raise _unreadable(file, f"cannot be read: {reason}") from error
     return parse_topology(text, file=file, kubelet=kubelet)
 

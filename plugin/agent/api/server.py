@@ -23,7 +23,7 @@ import h11
 
 from plugin.agent.streams import hung_up
 from plugin.core.cni.types import BODY_BYTES_MAX
-from plugin.core.errors import InputError, WeaveError
+from plugin.core.errors import InputError, WeaveError, said_by
 
 _PAUSE_S: Final = 0.2
 """How long nobody is accepted after the process has run out of descriptors."""
@@ -126,7 +126,7 @@ class Server:
             except BlockingIOError:
                 return
             except OSError as error:  # no descriptor left, or the caller is gone: the next one may fare better
-                self._log.warning("connection refused", extra={"reason": error.strerror})
+                self._log.warning("connection refused", extra={"reason": said_by(error)})
                 self._pause()
                 asyncio.get_running_loop().call_later(_PAUSE_S, self._resume)
                 return
@@ -155,7 +155,7 @@ class Server:
                 response = await self._answer(connection, descriptors)
                 await asyncio.get_running_loop().sock_sendall(connection, _encoded(response))
         except (OSError, TimeoutError) as error:
-            self._log.debug("connection lost", extra={"reason": str(error)})
+            self._log.debug("connection lost", extra={"reason": said_by(error)})
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -260,7 +260,7 @@ def unix_listener(path: Path) -> socket.socket:
                 return listener
     except OSError as error:
         listener.close()
-        raise InputError(f"the API socket {path} cannot be made: {error.strerror or error}") from error
+        raise InputError(f"the API socket {path} cannot be made: {said_by(error, path=False)}") from error
     listener.close()
     raise InputError(f"another agent answers at {path}", hint="stop it first; one node has one agent")
 
@@ -305,6 +305,6 @@ def tcp_listener(address: str) -> socket.socket:
     except (OSError, ValueError, OverflowError) as error:  # OverflowError: a port outside 0 to 65535
         listener.close()
         raise InputError(
-            f"the API address {address} cannot be used: {error}", hint="is another agent running on this node?"
+            f"the API address {address} cannot be used: {said_by(error)}", hint="is another agent running on this node?"
         ) from error
     return listener

@@ -11,6 +11,7 @@ from plugin.core.cni.exemption import Exemption
 from plugin.core.cni.ipam import subnet_complaint
 from plugin.core.cni.lease import ADDRESSES_MAX
 from plugin.core.cni.types import DEFAULT_BRIDGE, INVALID_CONFIG, INVALID_NETNS, UNSUPPORTED_FIELD, CniError, CniRequest
+from plugin.core.errors import said_by
 from plugin.link import netns
 from plugin.link.netlink import Link
 
@@ -39,7 +40,9 @@ def sandbox(request: CniRequest, netns_fd: int | None) -> int:
         with netns.entered(netns_fd):
             pass
     except OSError as error:
-        raise CniError(INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {error.strerror}") from error
+        raise CniError(
+            INVALID_NETNS, f"CNI_NETNS {request.netns} is no network namespace: {said_by(error, path=False)}"
+        ) from error
     finally:
         os.close(own)
     return netns_fd

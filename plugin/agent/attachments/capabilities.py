@@ -14,7 +14,7 @@ from plugin.agent.store import Record
 from plugin.core.cni.bandwidth import Bandwidth, Limit
 from plugin.core.cni.hostports import PortMapping, first_overlap
 from plugin.core.cni.types import ATTACH_FAILED, PORT_TAKEN, CniError
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from plugin.core.ipam.allocator import Attachment
 from plugin.link import hostports, shaping
 from plugin.link.netlink import Link, Netlink, NetlinkError
@@ -83,7 +83,7 @@ class Capabilities:
         except MissingError as error:
             raise CniError(ATTACH_FAILED, error.message, error.hint) from error
         except NetlinkError as error:
-            raise CniError(ATTACH_FAILED, f"the kernel refused: {error.strerror or error}") from error
+            raise CniError(ATTACH_FAILED, f"the kernel refused: {said_by(error, path=False)}") from error
 
     def withdraw(self, record: Record) -> None:
         """Take it back; what is gone already is passed over.
@@ -172,7 +172,7 @@ class Capabilities:
         except NetlinkError as error:
             # The pod works without; a flow of UDP that was there before goes its old way until it pauses.
             if not self._tracking_told:
-                self._log.warning("connections not forgotten", extra={"reason": error.strerror or str(error)})
+                self._log.warning("connections not forgotten", extra={"reason": said_by(error, path=False)})
             self._tracking_told = True
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from plugin.core.cni.request import queue_name
 from plugin.core.cni.types import CniError
+from plugin.core.errors import said_by
 from plugin.core.ipam.allocator import Attachment
 
 _UNFINISHED: Final = ".tmp-"
@@ -57,7 +58,7 @@ class DelQueue:
                     path.unlink()
         except OSError as error:
             if error.errno != errno.ENOENT:
-                self._log.error("queue unreadable", extra={"path": str(self._directory), "reason": error.strerror})
+                self._log.error("queue unreadable", extra={"path": str(self._directory), "reason": said_by(error)})
             return []
         return [path for path in paths if not path.name.startswith(".")]
 
@@ -69,7 +70,7 @@ class DelQueue:
             self._log.error("queued DEL failed", extra={"path": str(path), "reason": str(error)})
             _set_aside(path)
         except OSError as error:
-            self._log.error("queued DEL failed", extra={"path": str(path), "reason": str(error)})
+            self._log.error("queued DEL failed", extra={"path": str(path), "reason": said_by(error)})
         else:
             return True
         return False

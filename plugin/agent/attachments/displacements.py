@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from plugin.agent.store import Record
+from plugin.core.errors import said_by
 from plugin.core.forwarding.claims import Displaced
 from plugin.core.ipam.allocator import EXPOSE, Attachment
 from plugin.core.node import Node
@@ -105,7 +106,7 @@ class Displacements:
         try:
             pods.cut_off(self._netlink, record.host_ifname, record.mac, off=off)
         except NetlinkError as error:
-            self._log.error("port not set", extra={"pod": record.label, "reason": str(error)})
+            self._log.error("port not set", extra={"pod": record.label, "reason": said_by(error)})
             return False
         return True
 

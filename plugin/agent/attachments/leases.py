@@ -10,6 +10,7 @@ from itertools import count
 from typing import Final
 
 from plugin.core.cni.types import ATTACH_FAILED, NO_ADDRESS, AddressRange, CniError
+from plugin.core.errors import said_by
 from plugin.core.ipam import shares
 from plugin.core.ipam.allocator import AddressTakenError, Attachment, PoolExhaustedError
 from plugin.core.ipam.council import Wish
@@ -197,4 +198,4 @@ class SideGateways:
             )
         except OSError as error:
             leases.release(holder, now_s=0)
-            raise CniError(ATTACH_FAILED, f"the switch cannot be the gateway {gateway}: {error}") from error
+            raise CniError(ATTACH_FAILED, f"the switch cannot be the gateway {gateway}: {said_by(error)}") from error

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from plugin.agent.store import Record
 from plugin.core.cni.exemption import Exemption
+from plugin.core.errors import said_by
 from plugin.core.forwarding.guard import (
     Entry,
     Key,
@@ -206,7 +207,7 @@ class Guard:
             if error.errno != errno.ENOENT:
                 raise
             # A firewall service that starts again flushes all tables, ours too.
-            self._log.warning("rules restored", extra={"reason": error.strerror})
+            self._log.warning("rules restored", extra={"reason": said_by(error)})
             self.ensure()
             guard.add_entries(self._netfilter, entries)
         self._entries[record.attachment] = self._entries.get(record.attachment, frozenset()) | entries
@@ -219,7 +220,7 @@ class Guard:
             if any(who in {record.host_ifname for record in records} for who, _ in self._tally.totals):
                 guard.forget_refused(self._netfilter, {entry.port for entry in gone})
         except NetlinkError as error:
-            self._log.warning("guard not cleared", extra={"reason": error.strerror or str(error)})
+            self._log.warning("guard not cleared", extra={"reason": said_by(error, path=False)})
         self._tally.forget({who for who, _ in self._tally.totals} - {record.host_ifname for record in records})
 
     def observed(self, host_ifname: str, mac: str, addresses: Sequence[IPv4Address]) -> Exemption | None:
@@ -241,7 +242,7 @@ class Guard:
             try:
                 self._write_members()
             except NetlinkError as error:
-                self._log.warning("members not written", extra={"reason": error.strerror or str(error)})
+                self._log.warning("members not written", extra={"reason": said_by(error, path=False)})
 
     def _wanted_members(self) -> frozenset[IPv4Address]:
         known = frozenset(self._find_members())
@@ -259,7 +260,7 @@ class Guard:
         try:
             refused = guard.observe_refused(self._netfilter)
         except NetlinkError as error:  # the kernel is short of something: the counters stay, and the next look is soon
-            self._log.warning("refusals not read", extra={"reason": error.strerror or str(error)})
+            self._log.warning("refusals not read", extra={"reason": said_by(error, path=False)})
             return
         self._tally.count(self._named(refused))
         for refusal in self._tally.take_news(now_s=time.monotonic()):

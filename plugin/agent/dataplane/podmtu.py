@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from plugin.agent.store import Record
-from plugin.core.errors import WeaveError
+from plugin.core.errors import WeaveError, said_by
 from plugin.core.ipam.allocator import Attachment
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link import podmtu, switch
@@ -147,7 +147,7 @@ class PodMtus:
     def _tell(self, record: Record, error: Exception) -> str:
         name = f"{_GROUP} {record.label}"
         cause = (
-            f"the MTU of pod {record.label} cannot be set to {_wanted_mtu(record, self._mtu_bytes)}: {_words(error)}"
+            f"the MTU of pod {record.label} cannot be set to {_wanted_mtu(record, self._mtu_bytes)}: {said_by(error)}"
         )
         advice = error.hint if isinstance(error, WeaveError) else "delete the pod and make it anew"
         if self._ledger.trouble(name, cause, advice, time.time()):
@@ -162,7 +162,3 @@ class PodMtus:
 def _wanted_mtu(record: Record, mtu_bytes: int) -> int:
     """What a pod gets where the network carries `mtu_bytes`: all of it, or less when its configuration said so."""
     return min(record.mtu or mtu_bytes, mtu_bytes)
-
-
-def _words(error: Exception) -> str:
-    return error.message if isinstance(error, WeaveError) else str(error)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Final
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from plugin.core.forwarding.paths import Path, PathChanged, Paths, PathState, Probe
 from plugin.link import overlay
 from plugin.link.echo import Echo
@@ -169,7 +169,7 @@ class Prober:
         try:
             nodes = overlay.nodes_sent_to(self._netlink, self._device, within_s=_RECENT_S, except_macs=self._macs)
         except OSError as error:  # the device may have gone: idle paths are probed all the same
-            self._log.warning("traffic not read", extra={"reason": str(error)})
+            self._log.warning("traffic not read", extra={"reason": said_by(error)})
             return
         self._paths.busy(nodes)
         self._next_traffic_s = now_s + max(_TRAFFIC_S, (time.monotonic() - began_s) / _LOAD_MAX)
@@ -197,7 +197,7 @@ class Prober:
             self._echo.send(to, identifier, size_bytes)
             self._probes += 1
         except OSError as error:
-            reason = f"this node cannot send them: {error.strerror}"
+            reason = f"this node cannot send them: {said_by(error, path=False)}"
             self._paths.on_unsendable(identifier, reason, now_s=asyncio.get_running_loop().time())
 
     def _set_timer(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from plugin.agent.dataplane.parts import Part
-from plugin.core.errors import WeaveError
+from plugin.core.errors import WeaveError, said_by
 from plugin.core.upkeep.items import EVERYTHING, Concern, Damage
 from plugin.core.upkeep.ledger import Ledger
 from plugin.link.notices import Notices
@@ -126,7 +126,7 @@ class Upkeep:
         try:
             return self.look(concern)
         except (OSError, WeaveError) as error:  # the kernel was asked for something and did not answer: asked again
-            self._log.warning("node not looked at", extra={"reason": _words(error)})
+            self._log.warning("node not looked at", extra={"reason": said_by(error, path=False)})
         except Exception as error:  # noqa: BLE001 - whatever it is, what is broken tomorrow has to be mended, too
             self._log.exception("node not looked at", extra={"reason": f"a bug: {type(error).__name__}: {error}"})
         return False
@@ -227,7 +227,7 @@ class Upkeep:
                 try:
                     part.mend(seen, due)
                 except (WeaveError, OSError) as error:
-                    self._refusals |= dict.fromkeys(due, _words(error))
+                    self._refusals |= dict.fromkeys(due, said_by(error, path=False))
             tried = due.keys() - self._refusals.keys()
             wrong[part] = {one.name: self._why(one) for one in damage if one.name not in tried}
         return touched
@@ -286,10 +286,6 @@ class Upkeep:
             kinds = Counter(name.split(" ", 1)[0] for name in list(mended)[_LOGGED_MAX:])
             text = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
             self._log.warning("repaired", extra={"object": "more", "reason": text})
-
-
-def _words(error: WeaveError | OSError) -> str:
-    return error.message if isinstance(error, WeaveError) else (error.strerror or str(error))
 
 
 def _quoted(name: str) -> str:

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from plugin.agent.config import AgentConfig
-from plugin.core.errors import InputError, WeaveError
+from plugin.core.errors import InputError, WeaveError, said_by
 from plugin.core.forwarding.uplink import TROUBLES, Plan, Seen, Trouble, Uplink, Wanted, first_uplink, plan_uplink
 from plugin.core.upkeep.items import Concern
 from plugin.core.upkeep.ledger import Ledger
@@ -186,7 +186,7 @@ class UplinkKeeper:
             seen = observe_uplink(self._netlink, nodes, source=self.uplink.address)
             plan = plan_uplink(seen, self._wanted, self.uplink, nodes)
         except (OSError, InputError) as error:
-            self._log.warning("uplink not read", extra={"reason": str(error)})
+            self._log.warning("uplink not read", extra={"reason": said_by(error)})
             self._look_in(_RETRY_S)
             return
         before, self.plan = self.plan, plan
@@ -205,9 +205,9 @@ class UplinkKeeper:
         try:
             self._follower.move(plan.uplink.address)
         except (OSError, WeaveError) as error:
-            self._log.error("node address not used", extra=fields | {"reason": str(error)})
+            self._log.error("node address not used", extra=fields | {"reason": said_by(error)})
             self._look_in(_RETRY_S)
-            cause = f"the node address {plan.uplink.address} cannot be used: {error}"
+            cause = f"the node address {plan.uplink.address} cannot be used: {said_by(error)}"
             trouble = Trouble("uplink", cause, "it is tried again every few seconds", cuts=True)
             return replace(before, troubles=(trouble,))
         self._log.warning("node address changed", extra=fields)

@@ -135,3 +135,19 @@ def test_status_without_labs_is_an_empty_list(
 def test_closed_output_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     assert cli.main(["--version"]) == 0
+
+
+def test_text_that_would_command_the_terminal_is_shown_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "weavelab", failing(InputError("the step '\x1b[2J' is wrong", hint="\x1b]0;x\x07")))
+        assert cli.main([]) == 2
+    assert capsys.readouterr().err == "error: the step '\\x1b[2J' is wrong\nhint: \\x1b]0;x\\x07\n"
+    assert cli.main(["up", "--no\x1b[2Jsuch"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+    file = tmp_path / "evil.yaml"
+    file.write_text('name: "x\\e[2J"\nnodes: {"no\\rde": }\n', encoding="utf-8")
+    assert cli.main(["run", "--topology", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert not any(character in told for character in "\x1b\r")

@@ -17,7 +17,9 @@ from testbed.scenario.results import (
     Counts,
     IperfEvidence,
     LabView,
+    MemberState,
     NodeView,
+    Observation,
     PodView,
     Problem,
     RouterView,
@@ -64,7 +66,7 @@ def test_a_failure_says_what_was_expected_and_seen_the_state_and_what_to_type(sa
     assert "  expected      red → blue: 3 pings, all answered" in text
     assert "  attempts      4 in 10.0 s" in text
     assert "  look further  sudo .venv/bin/weavelab exec red -- ping -c 3 10.44.0.1" in text
-    assert "  node1: bridge fdb show" in text
+    assert "bridge fdb show" not in text, "the whole states are in the other reports"
     assert "run again with --keep first" in text
     assert "run again with --keep first" not in in_a_pipe(sample, kept=True)
 
@@ -82,6 +84,66 @@ def test_a_problem_beside_the_steps_is_shown_with_its_hint(sample: RunResult) ->
         msgspec.structs.replace(sample, problem=Problem(message="no room", hint="make some"), scenarios=())
     )
     assert "error: no room\nhint: make some\n" in text
+
+
+def failing(sample: RunResult, *steps: dict[str, object]) -> RunResult:
+    """The sample's failing ping, changed so or so, as one scenario."""
+    step = next(one for scenario in sample.scenarios for one in scenario.steps if one.status is Status.FAIL)
+    made = tuple(msgspec.structs.replace(step, **change) for change in steps)
+    return msgspec.structs.replace(
+        sample, scenarios=(msgspec.structs.replace(sample.scenarios[1], steps=made, name="s"),)
+    )
+
+
+def test_a_cause_stands_in_the_first_line_and_is_told_once(sample: RunResult) -> None:
+    first = {"name": "a", "causes": ("node2 drops it; 3 of 3 came", "and b", "and c")}
+    same = {"name": "b", "causes": ("node2 drops it; 1 of 3 came",), "seen": "0 of 3\nanswered"}
+    other = {"name": "c", "causes": ("node3 is gone",)}
+    text = in_a_pipe(failing(sample, first, same, other))
+    lines = text.splitlines()
+    assert "FAIL  s / a: node2 drops it; 3 of 3 came" in lines
+    assert "  also          and b" in lines
+    assert "                and c" in lines
+    at = lines.index("FAIL  s / b: the same cause as of s / a")
+    assert lines[at + 1] == "  seen          0 of 3 answered"
+    assert "FAIL  s / c: node3 is gone" in lines
+    assert text.count("run again with --keep first") == 1
+
+
+def test_a_member_has_one_line_a_run(sample: RunResult) -> None:
+    state = MemberState(
+        name="node1",
+        observations=(
+            Observation(title="in short", text="agent ready"),
+            Observation(title="ip route", text="long\n" * 99),
+        ),
+    )
+    text = in_a_pipe(failing(sample, {"name": "a", "states": (state,)}, {"name": "b", "states": (state,)}))
+    assert text.count("  node1         agent ready\n") == 1
+    assert "long" not in text
+
+
+EVIL = "\x1b[2J\x1b]0;title\x07\r\u202e"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_text_that_would_command_the_terminal_is_shown_instead(sample: RunResult, live: bool) -> None:  # noqa: FBT001
+    step = {key: f"{key}{EVIL}" for key in ("name", "seen", "expected", "next_command")}
+    state = MemberState(name="red", observations=(Observation(title="in short", text=EVIL),))
+    result = failing(sample, step | {"causes": (EVIL, EVIL), "states": (state,)})
+    scenario = msgspec.structs.replace(result.scenarios[0], description=EVIL)
+    result = msgspec.structs.replace(
+        result, scenarios=(scenario,), problem=Problem(message=f"no {EVIL}", hint=f"yes {EVIL}")
+    )
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=200, color_system=None) if live else make_console(stream)
+    listener = TerminalListener(console)
+    listener.step_ended(None, scenario.steps[0])  # type: ignore[arg-type]
+    listener.scenario_ended(scenario)
+    print_summary(console, result, kept=False)
+    text = stream.getvalue()
+    assert not any(character in text for character in EVIL if not character.isprintable())
+    assert "\\x1b[2J\\x1b]0;title\\x07\\r\\u202e" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
