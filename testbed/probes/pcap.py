@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from plugin.core.errors import said_by
 from testbed.probes.capture import CapturedFrame, CaptureError
 
 # https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html: magic of the variant with nanoseconds, version 2.4,

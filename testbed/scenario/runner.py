@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from plugin.core.errors import WeaveError
 from testbed.probes.command import StoppedError
 from testbed.scenario.attempt import Attempt, Run
+from testbed.scenario.causes.find import Found, find_causes
 from testbed.scenario.results import REPETITION, ScenarioResult, Status, StepResult, worst
 from testbed.scenario.state import states_of
 from testbed.scenario.steps import chaos, exec, healthy, iperf, ping, pod, wire  # noqa: A004 - the kind of step is called so
@@ -148,6 +149,7 @@ def run_step(run: Run, step: Step) -> StepResult:
     expected = ""
     attempts = 0
     last: Attempt | None = None
+    problem: WeaveError | OSError | None = None
     try:
         expected = kind.expectation(run, step)
         while True:
@@ -162,20 +164,23 @@ def run_step(run: Run, step: Step) -> StepResult:
     except StoppedError:
         raise
     except (WeaveError, OSError) as error:
-        last = _unexamined(error)
+        problem, last = error, _unexamined(error)
+    seconds = round(run.clock() - started_s, 3)
+    found = Found() if last.ok else find_causes(run, step, last, seconds_ago=seconds, error=problem)
     states = () if last.ok else states_of(run, last.concerned)
     return StepResult(
         name=step.title,
         kind=step.kind,
         status=Status.PASS if last.ok else Status.ERROR if last.error else Status.FAIL,
-        seconds=round(run.clock() - started_s, 3),
+        seconds=seconds,
         expected=expected or f"{step.title} holds",
         seen=last.seen,
         attempts=attempts,
         seed=None if step.chaos is None else step.chaos.seed,
         evidence=last.evidence,
+        causes=found.causes,
         states=states,
-        next_command="" if last.ok else last.next_command,
+        next_command="" if last.ok else found.look or last.next_command,
     )
 
 
