@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 
 if TYPE_CHECKING:
     from testbed.lab.running import Lab
@@ -225,7 +225,8 @@ def _pcap(path: Path) -> Iterator[BinaryIO]:
         opened = path.open("wb")
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written: {error.strerror}", hint="name a file in a folder that exists and has room"
+            f"{path} cannot be written: {said_by(error, path=False)}",
+            hint="name a file in a folder that exists and has room",
         ) from error
     with opened:
         give_back(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 
 if TYPE_CHECKING:
     from testbed.scenario.results import LabView
@@ -53,7 +53,8 @@ def graph(lab_or_file: str | None, output: str | None, path: Path | None) -> Non
         write_report(path, GRAPHS[chosen](name, view))
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written: {error.strerror}", hint="name a file in a folder that exists and has room"
+            f"{path} cannot be written: {said_by(error, path=False)}",
+            hint="name a file in a folder that exists and has room",
         ) from error
     click.echo(f"{path} shows {name}", err=True)
 

@@ -154,7 +154,8 @@ class Reports:
             ours = is_report(path)
         except OSError as error:
             raise InputError(
-                f"{path}, which {option} would replace, cannot be read: {error.strerror}", hint="give another name"
+                f"{path}, which {option} would replace, cannot be read: {said_by(error, path=False)}",
+                hint="give another name",
             ) from error
         if not ours:
             raise InputError(

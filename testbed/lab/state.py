@@ -281,6 +281,6 @@ def _busy(paths: LabPaths) -> WeaveError:
 def unwritable(paths: LabPaths, error: OSError) -> WeaveError:
     """What to say when nothing can be written into a lab's folder."""
     return MissingError(
-        f"wanted to write below {paths.directory}, found: {error.strerror or error}",
+        f"wanted to write below {paths.directory}, found: {said_by(error, path=False)}",
         hint=f"weavelab keeps its state there: it needs root, a writable {RUN.parent} and free space (df {RUN.parent})",
     )

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from plugin.core.errors import CheckError, InputError, WeaveError
+from plugin.core.errors import CheckError, InputError, WeaveError, said_by
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
 from testbed.lab import state
@@ -222,7 +222,7 @@ def _remove_directories(paths: LabPaths) -> None:
 
 def _unremovable(paths: LabPaths, error: OSError) -> CheckError:
     return CheckError(
-        f"lab {paths.lab} is down, but {error.filename} cannot be removed: {error.strerror}",
+        f"lab {paths.lab} is down, but {error.filename} cannot be removed: {said_by(error, path=False)}",
         hint=f"look what is in {paths.directory}; weavelab removes only what it made",
     )
 

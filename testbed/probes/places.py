@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from plugin.core.errors import InputError
+from plugin.core.errors import InputError, said_by
 from plugin.link.netlink import Netlink
 from plugin.link.netns import open_netns
 from testbed.lab.paths import UNDERLAY
@@ -51,7 +51,7 @@ def _interfaces(space: Space) -> list[str]:
         fd = open_netns(space.net)
     except OSError as error:
         raise InputError(
-            f"{space.name} cannot be entered: {error.strerror}",
+            f"{space.name} cannot be entered: {said_by(error, path=False)}",
             hint="is the lab still whole? `weavelab status` shows it",
         ) from error
     try:

@@ -24,7 +24,7 @@ from typing import Final
 
 import msgspec
 
-from plugin.core.errors import InputError, WeaveError
+from plugin.core.errors import InputError, WeaveError, said_by
 from testbed.lab import status
 from testbed.lab.agent_api import get
 from testbed.lab.running import Lab, LabNode
@@ -175,7 +175,7 @@ class Artifacts:
         try:
             act()
         except OSError as error:
-            self.troubles.append(f"{self.directory / name} could not be written: {error.strerror}")
+            self.troubles.append(f"{self.directory / name} could not be written: {said_by(error, path=False)}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the lab has to be taken down and the others written
             self.troubles.append(f"{self.directory / name} could not be written: {str(error) or type(error).__name__}")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from plugin.core.errors import WeaveError
+from plugin.core.errors import WeaveError, said_by
 from testbed.report.summary import job_summary
 from testbed.report.words import failures, reason
 from testbed.scenario.results import RunResult, StepResult
@@ -127,7 +127,7 @@ class GitHub(Log):
             with Path(self._summary).open("a", encoding="utf-8", errors="replace") as file:
                 file.write(job_summary(result) + "\n")
         except OSError as error:
-            return [f"the summary of the job, {self._summary}, could not be written: {error.strerror}"]
+            return [f"the summary of the job, {self._summary}, could not be written: {said_by(error, path=False)}"]
         return []
 
 
