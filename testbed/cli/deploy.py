@@ -25,15 +25,27 @@ Examples:
 
 @click.command(name="deploy", epilog=_EXAMPLES, short_help="Install agent and plugin on real machines.")
 @click.option("--local", is_flag=True, help="On this machine.")
-@click.option("--ssh", multiple=True, metavar="USER@HOST[:PORT]", help="On that one; may be repeated.")
+@click.option(
+    "--ssh",
+    multiple=True,
+    metavar="USER@HOST[:PORT]",
+    help="On that one, as root; may be repeated: the first is the peer of the others.",
+)
 @click.option("--manifest", is_flag=True, help="On no machine: print a Kubernetes DaemonSet.")
-@click.option("--uninstall", is_flag=True, help="Remove what was installed, and nothing else.")
-@click.option("--purge", is_flag=True, help="With --uninstall: what the agent has written down, too.")
+@click.option(
+    "--uninstall", is_flag=True, help="Remove what was installed, and nothing else; what was changed since stays."
+)
+@click.option("--purge", is_flag=True, help="With --uninstall: what the agent has written down, too (/var/lib/weave).")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
-@click.option("--force", is_flag=True, help="Put files aside that are not weavelab's, instead of refusing.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Put files aside that are not weavelab's, as NAME.before-weavelab, instead of refusing.",
+)
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
+    metavar="DIR",
     help="With --local: a folder that is taken for the machine's root; nothing is started.",
 )
 @click.option(
@@ -51,13 +63,14 @@ Examples:
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A file with what control messages are sealed with.",
+    metavar="FILE",
+    help="One line: what control messages are sealed with, the same on all nodes.",
 )
 @click.option("--image", metavar="IMAGE", help="With --manifest: the image. Default: weavelab and its version.")
 @click.option(
     "--password-secret",
     metavar="NAME",
-    help="With --manifest: a Secret that exists, with a key `password`. Default: a new one, of 32 random bytes.",
+    help="With --manifest: a Secret in kube-system with a key `password`. Default: a new one, of 32 random bytes.",
 )
 @click.option("--no-password", is_flag=True, help="With --manifest: none at all.")
 def deploy(**options: Any) -> None:

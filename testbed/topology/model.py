@@ -46,7 +46,7 @@ class Network(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str,
         Meta(
             pattern=CIDR_PATTERN,
-            description="The range pods and the nodes' bridges get addresses from (IPv4, CIDR).",
+            description="Addresses of pods and of the nodes' switches; one is needed for each of both.",
             examples=["10.32.0.0/12"],
         ),
     ] = "10.32.0.0/12"
@@ -60,7 +60,7 @@ class Segment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         str,
         Meta(
             pattern=CIDR_PATTERN,
-            description="Its addresses (IPv4, CIDR).",
+            description="Its addresses. Subnets, the pod range and the outside address do not overlap.",
             examples=["192.168.56.0/24"],
         ),
     ]
@@ -96,14 +96,15 @@ class Underlay(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Meta(
             ge=_UNDERLAY_MTU_MIN,
             le=_UNDERLAY_MTU_MAX,
-            description=f"MTU of every interface of the underlay; pods get {VXLAN_OVERHEAD_BYTES} bytes less.",
+            description="MTU of every interface between the nodes. VXLAN takes "
+            f"{VXLAN_OVERHEAD_BYTES} bytes: pods get the rest.",
         ),
     ] = 1500
     segments: Annotated[
         dict[SegmentName, Segment],
-        Meta(min_length=1, description="The subnets by name; left out: one, `lan`, 192.168.56.0/24."),
+        Meta(min_length=1, description="The subnets; left out: one, `lan`, 192.168.56.0/24."),
     ] = msgspec.field(default_factory=_one_segment)
-    routers: Annotated[dict[Name, Router], Meta(description="The routers by name.")] = msgspec.field(
+    routers: Annotated[dict[Name, Router], Meta(description="What joins the segments.")] = msgspec.field(
         default_factory=dict
     )
     outside: Annotated[Outside, Meta(description="The host beyond the cluster.")] = Outside()
@@ -117,7 +118,10 @@ class NodeSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     ] = None
     address: Annotated[
         str | None,
-        Meta(description="Its uplink's address; chosen (.11, .12, ...) when left out.", examples=["192.168.56.11"]),
+        Meta(
+            description="Its uplink's address, in the segment; chosen (.11, .12, ...) when left out.",
+            examples=["192.168.56.11"],
+        ),
     ] = None
 
 
@@ -142,7 +146,7 @@ class PortSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     protocol: Annotated[Literal["tcp", "udp", "sctp"], Meta(description="Which kind of port.")] = "tcp"
     host_ip: Annotated[
         HostAddress | None,
-        Meta(description="The address of the node at which it is reached; at all of them when left out."),
+        Meta(description="The node's address at which it is reached, such as 127.0.0.1; left out: all of them."),
     ] = None
 
 
@@ -159,11 +163,13 @@ class BandwidthSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class PodSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One pod: a network namespace attached to the overlay through CNI."""
 
-    node: Annotated[str, Meta(description="The node it runs on.")]
+    node: Annotated[
+        str, Meta(description="The node it runs on; at most 1022 pods a node, the ports of a Linux bridge.")
+    ]
     ports: Annotated[
-        list[PortSpec], Meta(description="Ports of its node that lead to it (the CNI capability portMappings).")
+        list[PortSpec], Meta(description="Ports of its node that lead to it: `hostPort` in Kubernetes.")
     ] = msgspec.field(default_factory=list)
-    bandwidth: Annotated[BandwidthSpec, Meta(description="Its limits (the CNI capability bandwidth).")] = (
+    bandwidth: Annotated[BandwidthSpec, Meta(description="How fast it may be; no limits when left out.")] = (
         BandwidthSpec()
     )
 
@@ -181,24 +187,24 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         KubeletKind,
         Meta(
             description="Who makes pods: `emulated`, weavelab itself, as a runtime would; `containerd`, a real one on "
-            "each node, driven over CRI."
+            "each node, driven over CRI. `--kubelet` of `up` and `run` gives another."
         ),
     ] = "emulated"
     password: Annotated[
         Password | None,
         Meta(
-            description="What the agents' messages are sealed with. Left out: 32 random bytes, new for each lab; "
-            'empty (""): no password, and any program that reaches port 6783 can become a member.',
+            description="What the agents' messages are sealed with. Left out: 32 random bytes, new for each lab and "
+            'kept in its folder; empty (`""`): none, and any program that reaches port 6783 can become a member.',
         ),
     ] = None
     network: Annotated[Network, Meta(description="The pod network.")] = Network()
     underlay: Annotated[Underlay, Meta(description="The network between the nodes.")] = msgspec.field(
         default_factory=Underlay
     )
-    nodes: Annotated[dict[Name, NodeSpec], Meta(min_length=1, description="The nodes by name, one or more.")]
+    nodes: Annotated[dict[Name, NodeSpec], Meta(min_length=1, description="The nodes, one or more.")]
     agent: Annotated[AgentSpec, Meta(description="How every node's agent behaves.")] = AgentSpec()
-    pods: Annotated[dict[Name, PodSpec], Meta(description="The pods by name.")] = msgspec.field(default_factory=dict)
-    scenarios: Annotated[list[Scenario], Meta(description="The scenarios, in order.")] = msgspec.field(
+    pods: Annotated[dict[Name, PodSpec], Meta(description="The pods.")] = msgspec.field(default_factory=dict)
+    scenarios: Annotated[list[Scenario], Meta(description="The scenarios, in the order they run.")] = msgspec.field(
         default_factory=list
     )
 

@@ -17,12 +17,7 @@ CHAOS_SECONDS_MAX: Final = 36_000
 CHAOS_SEED_MAX: Final = 2**32 - 1
 _CHAOS_PODS_MAX: Final = 100
 
-Target = Annotated[str, Meta(description=f"A pod, a node or `{OUTSIDE}`.")]
-Targets = Annotated[
-    str | list[str],
-    Meta(description=f"A pod, a node, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, or a list of these."),
-]
-Count = Annotated[int, Meta(ge=1, le=100, description="How many probes are sent.")]
+Count = Annotated[int, Meta(ge=1, le=100, description="How many requests are sent, for each pair.")]
 Positive = Annotated[float, Meta(gt=0)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Ratio = Annotated[float, Meta(gt=0, le=1.5)]
@@ -31,12 +26,16 @@ Ratio = Annotated[float, Meta(gt=0, le=1.5)]
 class Ping(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Echo requests from every `from` to every `to`; each pair has to hold."""
 
-    from_: Targets = msgspec.field(name="from")
+    from_: Annotated[
+        str | list[str],
+        Meta(description=f"Who sends: a pod, a node, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, or a list of these."),
+    ] = msgspec.field(name="from")
     to: Annotated[
         str | list[str],
         Meta(
-            description=f"A pod, a node, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, `{OWN_NODE}` (the switch of the "
-            "sending pod's node, at its address), or a list of these. A node is pinged at its uplink's address."
+            description=f"Who answers: a pod, a node, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, `{OWN_NODE}` "
+            "(the switch of the sending pod's node, at its address), or a list of these. A node is pinged at its "
+            "uplink's address."
         ),
     ]
     count: Count = 3
@@ -59,10 +58,12 @@ class Ping(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Iperf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One iperf3 run, reported with its ratio to the underlay measured in the same run."""
 
-    from_: Target = msgspec.field(name="from")
-    to: Target
+    from_: Annotated[str, Meta(description=f"Who sends: a pod, a node or `{OUTSIDE}`.")] = msgspec.field(name="from")
+    to: Annotated[str, Meta(description=f"Who receives: a pod, a node or `{OUTSIDE}`.")]
     protocol: Annotated[Literal["tcp", "udp"], Meta(description="What is sent.")] = "tcp"
-    seconds: Annotated[int, Meta(ge=1, le=_IPERF_SECONDS_MAX, description="How long it sends.")] = 1
+    seconds: Annotated[
+        int, Meta(ge=1, le=_IPERF_SECONDS_MAX, description="How long it sends; does not count against `within_s`.")
+    ] = 1
     streams: Annotated[int, Meta(ge=1, le=32, description="Parallel streams.")] = 1
     rate_mbit: Annotated[
         Positive | None,
@@ -75,7 +76,10 @@ class Iperf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Ratio | None, Meta(description="The ratio to the underlay that is required, 0 to 1.5; none when left out.")
     ] = None
     max_mbit: Annotated[
-        Positive | None, Meta(description="The received rate that is still accepted, in Mbit/s; any when left out.")
+        Positive | None,
+        Meta(
+            description="The received rate that is still accepted, in Mbit/s, for pods with a limit; any when left out."
+        ),
     ] = None
     max_loss: Annotated[
         Percent | None, Meta(description="UDP only: the loss that is still accepted, in percent; any when left out.")
@@ -85,8 +89,8 @@ class Iperf(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Wire(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Captures on every node's uplink while one pod pings another, and proves which way the packets took."""
 
-    from_: Annotated[str, Meta(description="A pod.")] = msgspec.field(name="from")
-    to: Annotated[str, Meta(description="Another pod.")]
+    from_: Annotated[str, Meta(description="Who sends: a pod.")] = msgspec.field(name="from")
+    to: Annotated[str, Meta(description="Who answers: another pod.")]
     path: Annotated[
         Literal["same-node", "cross-node"],
         Meta(
@@ -101,7 +105,7 @@ class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     on: Annotated[
         str | list[str],
-        Meta(description=f"A pod, node, router, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, or a list of these."),
+        Meta(description=f"Where: a pod, node, router, `{OUTSIDE}`, `{ALL_PODS}`, `{ALL_NODES}`, or a list of these."),
     ]
     command: Annotated[
         str | list[str],
@@ -114,7 +118,8 @@ class Exec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exit_code: Annotated[int, Meta(ge=0, le=255, description="The exit code it should have.")] = 0
     stdout_contains: Annotated[str | None, Meta(description="Text that its output should contain.")] = None
     stdout_matches: Annotated[
-        str | None, Meta(description="Regular expression (Python) that should be found in its output.")
+        str | None,
+        Meta(description="Regular expression (Python, `^` and `$` at lines) that should be found in its output."),
     ] = None
 
 
@@ -134,7 +139,9 @@ class Pod(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Healthy(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The agents of these nodes are ready, see each other, and know of nothing that is wrong."""
 
-    on: Annotated[str | list[str], Meta(description=f"A node, `{ALL_NODES}`, or a list of nodes.")] = ALL_NODES
+    on: Annotated[
+        str | list[str], Meta(description=f"Whose agents are asked: a node, `{ALL_NODES}`, or a list of nodes.")
+    ] = ALL_NODES
 
 
 FaultKind = Literal["kill-agent", "lose-disk", "cut-node", "cut-overlay", "pod-churn"]
@@ -150,7 +157,14 @@ class Chaos(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     seed: Annotated[
         int, Meta(ge=0, le=CHAOS_SEED_MAX, description="What the faults are drawn from: the same seed, the same plan.")
     ] = 1
-    pods: Annotated[int, Meta(ge=1, le=_CHAOS_PODS_MAX, description="Pods beside the lab's own that come and go.")] = 6
+    pods: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_CHAOS_PODS_MAX,
+            description="Pods beside the lab's own that come and go; the pod range needs room for them.",
+        ),
+    ] = 6
     faults: Annotated[
         list[FaultKind],
         Meta(min_length=1, description="The faults that may happen; all of them when left out."),
@@ -185,7 +199,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def kind(self) -> Kind:
-        """Which of the seven kinds this step is."""
+        """Which kind of step this is."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property

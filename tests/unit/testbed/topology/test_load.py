@@ -12,8 +12,6 @@ import pytest
 
 from plugin.core.errors import InputError
 from testbed.topology.load import PROBLEMS_SHOWN_MAX, TopologyError, load_topology, parse_topology
-from testbed.topology.schema import schema
-from testbed.topology.steps import KINDS
 from testbed.topology.underlay import plan_underlay
 from tests.support.project import ROOT
 
@@ -253,30 +251,3 @@ def test_a_subnet_with_just_enough_addresses_is_accepted() -> None:
     assert (
         plan_underlay(parse_topology(text, file="lab.yaml")).host("node1").uplink.address.ip.compressed == "192.168.1.1"
     )
-
-
-# ------------------------------------------------------------------------------------------------------- documentation
-
-
-def test_the_reference_has_every_key_and_every_default() -> None:
-    page = (ROOT / "docs/reference/topology.md").read_text()
-    for name, part in schema()["$defs"].items():
-        title = f"`{name.lower()}`" if name.lower() in KINDS else name
-        _, _, section = page.partition(f"<!-- {name} -->")
-        assert section, f"docs/reference/topology.md has no section for {title}"
-        rows = section.split("<!--")[0]
-        for key, value in part["properties"].items():
-            row = next((line for line in rows.splitlines() if line.startswith(f"| `{key}` |")), None)
-            assert row, f"docs/reference/topology.md: {name} has no row for '{key}'"
-            default = value.get("default")
-            if isinstance(default, bool | int | float | str) and default != "":
-                shown = str(default).lower() if isinstance(default, bool) else str(default)
-                assert f"`{shown}`" in row, f"docs/reference/topology.md: {name}.{key} defaults to {shown}"
-
-
-def test_the_examples_of_the_reference_load() -> None:
-    page = (ROOT / "docs/reference/topology.md").read_text()
-    examples = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if text.startswith("name:")]
-    assert examples
-    for text in examples:
-        parse_topology(text, file="topology.md")
