@@ -7,9 +7,9 @@ import click
 _EXAMPLES: Final = """
 \b
 Examples:
-  weavelab agent kill node2                 a crash; pods of node2 keep their network
-  weavelab agent start node2                the agent comes back and takes all up again
-  weavelab agent start node2 --lose-disk    it has lost what it had written down
+  weavelab agent kill node2                   a crash; pods of node2 keep their network
+  weavelab agent start node2                  the agent comes back and takes all up again
+  weavelab agent restart node2 --lose-disk    it has lost what it had written down
 """
 
 
@@ -17,7 +17,7 @@ Examples:
 @click.argument("verb", type=click.Choice(["kill", "stop", "start", "restart"]))
 @click.argument("node")
 @click.option("--lab", metavar="LAB", help="Which lab, when several are up.")
-@click.option("--lose-disk", is_flag=True, help="Remove what the agent had written down before it starts.")
+@click.option("--lose-disk", is_flag=True, help="With start or restart: remove what the agent had written down first.")
 def agent(verb: str, node: str, lab: str | None, lose_disk: bool) -> None:  # noqa: FBT001 - click passes by name
     """Kill (SIGKILL), stop (SIGTERM), start or restart the agent of one node of a running lab."""
     from testbed.lab.running import Lab  # noqa: PLC0415
