@@ -4,7 +4,9 @@ What its examples do when they are run is in test_walkthrough.py.
 """
 
 import ast
+import contextlib
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -16,13 +18,9 @@ import click
 import pytest
 
 from testbed.cli.main import weavelab
+from tests.support.pages import FENCE, PAGES, blocks, first_cells, name, slug
 from tests.support.project import ROOT
 
-PAGES = sorted(
-    [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *ROOT.glob("docs/**/*.md")]
-)
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-INDENTED = re.compile(r"(?:^|\n)\n((?: {4}.+\n)+)")
 README_LINES_MAX = 85
 """A screen, and the links."""
 
@@ -33,20 +31,9 @@ NO_COMMANDS = {"...", "needs"}
 MAKE_VARIABLES = re.compile(r"\b([A-Z][A-Z_]+)=")
 
 
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
 def prose(page: Path) -> str:
     """The page without code blocks; code in a line stays."""
     return FENCE.sub("", page.read_text())
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """(language, text) of the code blocks; indented ones have no language."""
-    text = page.read_text()
-    yield from ((found[1], found[2]) for found in FENCE.finditer(text))
-    yield from (("", found[1]) for found in INDENTED.finditer(FENCE.sub("", text)))
 
 
 def code(page: Path) -> Iterator[str]:
@@ -56,12 +43,6 @@ def code(page: Path) -> Iterator[str]:
             yield from text.splitlines()
     for span in re.finditer(r"(`+)(.+?)\1", prose(page)):
         yield span[2]
-
-
-def slug(heading: str) -> str:
-    """The anchor that GitHub gives a heading."""
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
-    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
 
 
 def anchors(page: Path) -> set[str]:
@@ -86,15 +67,15 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 def before_pipe(words: list[str]) -> list[str]:
     """The words of a command line's first command."""
-    return words[: words.index("|")] if "|" in words else words
+    return next((words[:place] for place, word in enumerate(words) if word in {"|", "||", "&&", ";", ">"}), words)
 
 
-def command(words: list[str]) -> click.Command | None:
-    """The command of a line: of `weavelab pod add ...` it is `add`."""
-    found = weavelab.get_command(click.Context(weavelab), words[1])
-    if isinstance(found, click.Group) and len(words) > 2 and words[2] in found.commands:
-        return found.commands[words[2]]
-    return found
+def command(words: list[str]) -> tuple[click.Command | None, list[str]]:
+    """The command of a line, of `weavelab pod add ...` it is `add`, and the words that are its own."""
+    found, own = weavelab.get_command(click.Context(weavelab), words[1]), words[2:]
+    if isinstance(found, click.Group) and own and own[0] in found.commands:
+        found, own = found.commands[own[0]], own[1:]
+    return found, own
 
 
 # ---------------------------------------------------------------------------------------------------- links and files
@@ -185,12 +166,12 @@ def test_every_weavelab_command_and_option_that_is_named_exists(page: Path) -> N
     for words in command_lines(page):
         if words[0] != "weavelab" or words[1].startswith("-") or words[1].isupper() or words[1] in NO_COMMANDS:
             continue
-        found = command(words)
+        found, own = command(words)
         if found is None:
             unknown.append(" ".join(words))
             continue
         known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        own = words[2 : words.index("--")] if "--" in words else words[2:]
+        own = own[: own.index("--")] if "--" in own else own
         if words[1] == "exec":  # after the target, options are the inner command's
             own = own[: next((place for place, word in enumerate(own) if not word.startswith("-")), len(own))]
         given = [word.partition("=")[0] for word in own if re.match(r"--?[a-z]", word)]
@@ -212,41 +193,13 @@ def test_every_console_example_parses(page: Path) -> None:
             if ".venv/bin/weavelab" not in words:
                 continue
             words = before_pipe(words[words.index(".venv/bin/weavelab") :])
-            found = command(words)
+            found, own = command(words)
             assert found is not None, line
-            own = words[3:] if found.name != words[1] and words[1:2] == ["pod"] else words[2:]
-            found.make_context(words[1], own)  # raises click.UsageError for what it does not understand
-
-
-def options_in_help(found: click.Command) -> set[str]:
-    """The options of a command; of a group those of all its commands."""
-    if isinstance(found, click.Group):
-        return set().union(*map(options_in_help, found.commands.values()))
-    options = [one for one in found.params if isinstance(one, click.Option) and not one.hidden]
-    return {max(option.opts, key=len) for option in options}
-
-
-@pytest.mark.parametrize("verb", weavelab.list_commands(click.Context(weavelab)))
-def test_the_reference_of_the_command_line_lists_exactly_the_options_there_are(verb: str) -> None:
-    page = (ROOT / "docs/reference/cli.md").read_text()
-    section = re.search(rf"^## {verb}\n(.*?)(?=^## )", page, re.DOTALL | re.MULTILINE)
-    assert section is not None, f"no section for {verb}"
-    table = "\n".join(line.split("|")[1] for line in section[1].splitlines() if line.startswith("|"))
-    found = command(["weavelab", verb])
-    assert found is not None
-    assert set(re.findall(r"--[a-z-]+", table)) - {"---"} == options_in_help(found)
+            with contextlib.suppress(click.BadParameter):  # such as a file that an earlier command of the page makes
+                found.make_context(words[1], own)
 
 
 # ----------------------------------------------------------------------------------------------------------- reference
-
-
-def first_cells(page: str, heading: str) -> set[str]:
-    """The names in the first column of the table below a heading."""
-    text = (ROOT / page).read_text()
-    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.DOTALL | re.MULTILINE)
-    assert section is not None
-    cells = [line.split("|")[1] for line in section[1].splitlines() if line.startswith("|")]
-    return {found for cell in cells for found in re.findall(r"`([^`]+)`", cell)}
 
 
 def test_the_reference_of_the_agent_lists_its_configuration() -> None:
@@ -354,3 +307,48 @@ def test_every_word_of_the_glossary_is_explained_once() -> None:
         "lab node agent pod attachment switch underlay uplink overlay sleeve peer endpoint ring scenario fault walk"
     )
     assert set(words) >= set(wanted.split())
+
+
+# ------------------------------------------------------------------------------------------------------ data in blocks
+
+LAB = "name: lab\nnodes: {node1: , node2: }\n"
+PODS = "pods: {red: {node: node1}, green: {node: node1}, blue: {node: node2}}\n"
+
+
+def as_topology(text: str) -> str | None:
+    """A block of YAML as a whole topology file, when it is one or a part of one."""
+    if re.match(r"name: [a-z0-9-]+\n", text):
+        return text
+    if text.startswith("scenarios:\n"):
+        return LAB + PODS + text
+    if text.startswith("pods:\n"):
+        return LAB + text
+    if re.match(r"- (name: .*\n  )?(ping|iperf|wire|exec|pod|healthy|chaos):", text):
+        return LAB + PODS + "scenarios:\n- name: one\n  steps:\n" + re.sub(r"^", "  ", text, flags=re.MULTILINE)
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_example_of_a_topology_or_a_part_of_one_is_right(page: Path) -> None:
+    from testbed.topology.load import parse_topology
+
+    for language, text in blocks(page):
+        whole = as_topology(text) if language == "yaml" else None
+        if whole is not None:
+            parse_topology(whole, file=name(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_example_in_json_or_yaml_can_be_read(page: Path) -> None:
+    from ruamel.yaml import YAML
+
+    for language, text in blocks(page):
+        if language == "json":
+            json.loads(text)
+        if language == "yaml":
+            YAML(typ="safe").load(text)
+
+
+def test_examples_of_topologies_are_found() -> None:
+    found = [as_topology(text) for page in PAGES for language, text in blocks(page) if language == "yaml"]
+    assert len([text for text in found if text is not None]) >= 5
