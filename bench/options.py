@@ -35,8 +35,8 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def guarded(work: Callable[[], int]) -> int:
     """Carry out a benchmark that needs the machine; its exit code, or that of what was in the way, told in words."""
-    from testbed.life.up import check_machine  # noqa: PLC0415
     from testbed.machine import interrupts  # noqa: PLC0415
+    from testbed.machine.privileges import check_machine  # noqa: PLC0415
 
     try:
         check_machine()
@@ -44,7 +44,7 @@ def guarded(work: Callable[[], int]) -> int:
             return work()
     except KeyboardInterrupt as stop:
         sys.stderr.write("interrupted; everything that was made is gone\n")
-        return 128 + int(getattr(stop, "number", 2))
+        return interrupts.EXIT_BASE + interrupts.number_of(stop)
     except WeaveError as error:
         sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return error.exit_code

@@ -22,11 +22,11 @@ def agent(verb: str, node: str, lab: str | None, lose_disk: bool) -> None:  # no
     """Kill (SIGKILL), stop (SIGTERM), start or restart the agent of one node of a running lab."""
     from testbed.lab.running import Lab  # noqa: PLC0415
     from testbed.life import agent_control  # noqa: PLC0415 - `--help` must not wait for the lab's imports
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import CHANGE, check_machine  # noqa: PLC0415
 
     if lose_disk and verb not in {"start", "restart"}:
         raise click.UsageError("--lose-disk goes with start or restart")
-    check_machine()
+    check_machine(CHANGE)
     running = Lab.load(lab)
     if verb != "start":
         agent_control.stop(running, node, kill=verb == "kill")

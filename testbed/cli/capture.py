@@ -94,13 +94,13 @@ def capture(
     what a pod has sent, inside the envelope.
     """
     from testbed.lab.running import Lab  # noqa: PLC0415 - `--help` does not wait for it
-    from testbed.life.up import check_machine  # noqa: PLC0415
     from testbed.machine import interrupts  # noqa: PLC0415
+    from testbed.machine.privileges import CAPTURE, check_machine  # noqa: PLC0415
     from testbed.probes import capture as probe  # noqa: PLC0415
     from testbed.probes.frame_line import KINDS, Wanted  # noqa: PLC0415
     from testbed.probes.places import addresses_of, names_of, taps_of  # noqa: PLC0415
 
-    check_machine()
+    check_machine(CAPTURE)
     running = Lab.load(lab)
     taps = taps_of(running, targets)
     names = names_of(running)

@@ -91,12 +91,12 @@ def demo_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     from testbed.demo.play import perform, place_of, player_for, titles  # noqa: PLC0415
     from testbed.demo.show import Show  # noqa: PLC0415
     from testbed.demo.stage import Stage  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import CHANGE, check_machine  # noqa: PLC0415
     from testbed.machine.tools import need_tools  # noqa: PLC0415
     from testbed.topology.load import load_topology  # noqa: PLC0415
 
     if not listed:
-        check_machine()
+        check_machine(CHANGE)
         need_tools(_TOOLS)
     check_lab_name(name)
     path = one_file(file, topology) or default_topology()

@@ -67,10 +67,11 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
     """
     from testbed.deploy.plan import TOOLS_PATH  # noqa: PLC0415
     from testbed.lab.running import Lab  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.interrupts import back_to_default  # noqa: PLC0415
+    from testbed.machine.privileges import ENTER, check_machine, refusal  # noqa: PLC0415
     from testbed.machine.space import enter  # noqa: PLC0415
 
-    check_machine()
+    check_machine(ENTER)
     if not command:
         raise click.UsageError(f"what shall run inside {target}? For example: weavelab exec {target} -- ip address")
     found = Lab.load(lab)
@@ -87,12 +88,15 @@ def exec_(lab: str | None, target: str, command: tuple[str, ...]) -> int:
             return error.code
     try:
         enter(space)
+    except PermissionError as error:
+        raise refusal(error) from error
     except OSError as error:
         raise InputError(
             f"{target} cannot be entered: {said_by(error)}", hint="is the lab still whole? `weavelab status` shows it"
         ) from error
     try:
         os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{TOOLS_PATH}"  # `weave` on a node
+        back_to_default()
         os.execvp(command[0], command)  # noqa: S606 - no shell is the point
     except FileNotFoundError:
         click.echo(f"error: {target} has no command {command[0]}", err=True)

@@ -71,9 +71,9 @@ def _view(lab_or_file: str | None) -> "tuple[str, LabView]":
             topology = load_topology(lab_or_file)
         return topology.name, planned_view(topology)
     from testbed.lab.running import Lab  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import LOOK, check_machine  # noqa: PLC0415
 
-    check_machine()
+    check_machine(LOOK)
     lab = Lab.load(lab_or_file)
     return lab.name, view_of(lab)
 

@@ -55,12 +55,13 @@ def up(
     from testbed.lab import state  # noqa: PLC0415 - `--help` must not wait for the lab's imports
     from testbed.lab.progress import for_terminal  # noqa: PLC0415
     from testbed.lab.users import Use  # noqa: PLC0415
-    from testbed.life.up import bring_up, check_machine  # noqa: PLC0415
+    from testbed.life.up import bring_up  # noqa: PLC0415
+    from testbed.machine.privileges import CHANGE, check_machine  # noqa: PLC0415
     from testbed.scenario.members import WEAVELAB  # noqa: PLC0415
     from testbed.topology.load import load_topology  # noqa: PLC0415
 
     given = one_file(file, topology)
-    check_machine()
+    check_machine(CHANGE)
     check_lab_name(name)
     path = given or default_topology()
     loaded = load_topology(path, kubelet=kubelet)
@@ -97,11 +98,11 @@ def down(labs: tuple[str, ...], all_: bool, force: bool, wait: bool) -> None:  #
     """
     from testbed.lab import state  # noqa: PLC0415
     from testbed.life.down import take_down, wait_for_kernel  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import REMOVE, check_machine  # noqa: PLC0415
 
     if all_ and labs:
         raise click.UsageError(f"give either labs ({', '.join(labs)}) or --all")
-    check_machine()
+    check_machine(REMOVE)
     gone: list[str] = []
 
     def tell(name: str) -> None:

@@ -75,10 +75,10 @@ def logs(
     """
     from testbed.lab.logs import Logs, sources  # noqa: PLC0415 - `--help` does not wait for it
     from testbed.lab.running import Lab  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import LOOK, check_machine  # noqa: PLC0415
 
     since_s = 0.0 if since is None else since_of(since, time.time())
-    check_machine()
+    check_machine(LOOK)
     running = Lab.load(lab)
     chosen = _chosen(running, nodes)
     if runtime and running.topology.kubelet != "containerd":

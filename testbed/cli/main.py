@@ -1,22 +1,26 @@
 """The command line: which commands there are, and how every error becomes a sentence and an exit code.
 
-Exit codes (design decision D12): 0 all is well, 1 a check failed, 2 wrong usage or input, 3 the machine lacks
-something, 130 interrupted. A command's module is imported when it is used, so that `--help` and `exec` do not wait for
-the others.
+Exit codes (ADR 12, ADR 35): 0 all is well, 1 a check failed, 2 wrong usage or input, 3 the machine lacks something,
+128 and the signal's number when a signal ended the command. All of that is decided here: a command raises, or returns
+what it found. A command's module is imported when it is used, so that `--help` and `exec` do not wait for the others.
 """
 
 import contextlib
 import errno
 import importlib.util
+import io
 import os
+import select
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
 import click
 
-from plugin.core.errors import WeaveError, said_by
+from plugin.core.errors import MissingError, WeaveError, said_by
 from testbed.cli.usage import Group, told
+from testbed.machine import interrupts
 from testbed.machine.printable import printable
 from testbed.machine.unexpected import explain
 
@@ -48,10 +52,8 @@ Examples:
   weavelab down --all                       leave nothing behind
 """
 
-_INTERRUPTED: Final = 130
-_BROKEN_PIPE: Final = 141
-_HUNG_UP: Final = 129
-"""128 + the signal's number, as shells have it: SIGINT, SIGPIPE, SIGHUP."""
+_BROKEN_PIPE: Final = interrupts.EXIT_BASE + signal.SIGPIPE
+_HUNG_UP: Final = interrupts.EXIT_BASE + signal.SIGHUP
 
 
 class Commands(Group):
@@ -81,7 +83,11 @@ def weavelab(ctx: click.Context, debug: bool) -> None:  # noqa: FBT001 - click p
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
-    code = _run(arguments)
+    try:
+        with interrupts.raised():
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt as stop:
+        code = _interrupted(stop)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -90,64 +96,113 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one line an ending: a table in words
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    _open_closed_streams()
+def _run(argv: Sequence[str]) -> int:  # noqa: PLR0911 - one line an ending: a table in words
+    """The command line to its end; what ended it becomes a sentence and a code.
+
+    Not click's own `main`: that turns signals and broken pipes into endings of its own.
+
+    Raises:
+        KeyboardInterrupt: A signal came.
+    """
+    _prepare_streams()
     try:
-        result = weavelab.main(args=argv, prog_name="weavelab", standalone_mode=False)
+        with weavelab.make_context("weavelab", list(argv)) as context:
+            result = weavelab.invoke(context)
         sys.stdout.flush()
     except WeaveError as error:
         return _fail(error.message, error.hint, error.exit_code)
+    except click.exceptions.Exit as end:  # --help, --version
+        return end.exit_code
     except click.ClickException as error:  # UsageError among them, whose exit code is 2
         return _fail(*told(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", "", _INTERRUPTED)
-    except BrokenPipeError:
-        _silence(sys.stdout)
-        return _BROKEN_PIPE
+    except click.Abort as stop:
+        raise KeyboardInterrupt from stop
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich ends the process when its reader goes away
+            return _reader_went_away()
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except OSError as error:
-        if error.errno == errno.EIO and error.filename is None:  # no file: our terminal, whose window was closed
-            return _hung_up(error)
-        if error.errno in {errno.ENOSPC, errno.EROFS}:
-            return _fail(f"the disk refused: {said_by(error)}", "free space, or another folder, is needed", 3)
-        return _bug(error, argv)
+        return _os_ending(error, argv)
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
         return _bug(error, argv)
     return result if isinstance(result, int) else 0
 
 
-def _open_closed_streams() -> None:
-    """Python has None where the caller closed standard output or error (`>&-`)."""
+def _os_ending(error: OSError, argv: Sequence[str]) -> int:
+    """What the kernel refused and no command has told of."""
+    if isinstance(error, BrokenPipeError) and any(map(_has_no_reader, (sys.stdout, sys.stderr))):
+        return _reader_went_away()
+    if error.errno == errno.EIO and error.filename is None:  # no file: our terminal, whose window was closed
+        return _hung_up(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        what = "the disk" if error.filename else "the disk, or what the output goes to,"
+        hint = "free space, or another folder, is needed"
+        return _fail(f"{what} refused: {said_by(error)}", hint, MissingError.exit_code)
+    if isinstance(error, PermissionError):
+        from testbed.machine.privileges import is_refusal, refusal  # noqa: PLC0415 - only this needs it
+
+        if is_refusal(error):
+            missing = refusal(error)
+            return _fail(missing.message, missing.hint, missing.exit_code)
+    return _bug(error, argv)
+
+
+def _prepare_streams() -> None:
+    """Output that was closed (`>&-`) is None in Python; what the reader's encoding lacks must not end a command."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for the whole process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, hint: str, code: int) -> int:
     message, hint = printable(message), printable(hint)  # a topology's text may hold anything
-    sys.stderr.write(f"error: {message}\n" if code != _INTERRUPTED else f"{message}\n")
-    if hint:
-        sys.stderr.write(f"hint: {hint}\n")
+    _tell(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
     return code
+
+
+def _interrupted(stop: KeyboardInterrupt) -> int:
+    _tell(f"{interrupts.in_words(stop)}\n")
+    return interrupts.EXIT_BASE + interrupts.number_of(stop)
 
 
 def _bug(error: BaseException, argv: Sequence[str]) -> int:
     trace, text = explain(error, debug="--debug" in argv)
-    sys.stderr.write(f"{trace}error: {text}\nIf a lab was being changed, `weavelab down --all` cleans up.\n")
+    _tell(f"{trace}error: {text}\nIf a lab was being changed, `weavelab down --all` cleans up.\n")
     return 1
+
+
+def _reader_went_away() -> int:
+    for stream in filter(_has_no_reader, (sys.stdout, sys.stderr)):
+        _silence(stream)
+    return _BROKEN_PIPE
 
 
 def _hung_up(error: OSError) -> int:
     _silence(sys.stdout)
-    with contextlib.suppress(OSError):  # it may be the same terminal
-        sys.stderr.write(f"error: the output went away: {error.strerror}\n")
+    _tell(f"error: the output went away: {said_by(error)}\n")
     return _HUNG_UP
+
+
+def _tell(text: str) -> None:
+    """On standard error, wherever that is by now: closed, full, a terminal that is gone."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    poller = select.poll()
+    try:
+        poller.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # no file behind it
+        return False
+    return any(happened & select.POLLERR for _, happened in poller.poll(0))
 
 
 def _silence(stream: TextIO) -> None:
     """Its reader went away: what is still buffered must not fail again at exit, which would change the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

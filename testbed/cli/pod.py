@@ -127,10 +127,13 @@ def _delete(names: tuple[str, ...], lab: str | None, verbose: bool) -> None:  # 
 def _list(lab: str | None, output: Format) -> None:
     """List the pods of a running lab, with the columns and keys that `weavelab status` has for them."""
     from testbed.lab.listing import Screen, show_values  # noqa: PLC0415
+    from testbed.lab.running import Lab  # noqa: PLC0415
     from testbed.lab.status import observe_pods  # noqa: PLC0415
     from testbed.lab.tables import pods_listing  # noqa: PLC0415
+    from testbed.machine.privileges import LOOK, check_machine  # noqa: PLC0415
 
-    running = _load(lab)
+    check_machine(LOOK)
+    running = Lab.load(lab)
     found = observe_pods(running)
     if output in {"json", "yaml"}:
         show_values({"pods": found}, output)
@@ -142,9 +145,9 @@ def _list(lab: str | None, output: Format) -> None:
 
 def _load(lab: str | None) -> "Lab":
     from testbed.lab.running import Lab  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import CHANGE, check_machine  # noqa: PLC0415
 
-    check_machine()
+    check_machine(CHANGE)
     return Lab.load(lab)
 
 

@@ -39,9 +39,9 @@ def cli(lab: str | None, commands: tuple[str, ...]) -> int:
     """
     from testbed.lab.running import Lab  # noqa: PLC0415
     from testbed.lab.users import Use  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import ENTER, check_machine  # noqa: PLC0415
 
-    check_machine()
+    check_machine(ENTER)
     running = Lab.load(lab)
     from testbed.prompt.shell import run_shell  # noqa: PLC0415 - Mininet costs 0.1 s and more
 

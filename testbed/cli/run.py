@@ -132,7 +132,10 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     from testbed.cli.publishing import refusals_told  # noqa: PLC0415
     from testbed.cli.reports import Reports  # noqa: PLC0415 - `--help` must not wait for the lab's imports
     from testbed.cli.session import Options, list_scenarios, run_session  # noqa: PLC0415
+    from testbed.machine.privileges import CHANGE, check_machine  # noqa: PLC0415
 
+    if not list_:
+        check_machine(CHANGE)
     options = Options(
         scenarios=scenarios,
         tags=tags,

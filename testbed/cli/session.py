@@ -5,13 +5,11 @@ to be kept), the reports are written, and the exit code says what was found.
 """
 
 import platform
-import signal
 import sys
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from plugin.core.errors import CheckError, MissingError, WeaveError
 from testbed.cli import scenario_list
@@ -38,9 +36,6 @@ from testbed.scenario.runner import now_utc, run_scenarios
 from testbed.topology.load import load_topology
 from testbed.topology.model import KubeletKind, Topology
 from testbed.topology.steps import Scenario
-
-_SIGNAL_EXIT: Final = 128
-"""Plus the signal's number, as shells have it: 130 after Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +227,7 @@ def _note_the_end(session: _Session, alarm: Alarm, stop: KeyboardInterrupt) -> N
             hint="a longer --timeout, or fewer scenarios (`--list` shows them)",
         )
     else:
-        session.signal_number = getattr(stop, "number", signal.SIGINT)
+        session.signal_number = interrupts.number_of(stop)
 
 
 def _note_a_farewell(session: _Session) -> None:
@@ -298,7 +293,7 @@ def _how_to_go_on(session: _Session) -> list[str]:
 
 def _exit_code(session: _Session, result: RunResult, written: Written) -> int:
     if session.signal_number:
-        return _SIGNAL_EXIT + session.signal_number
+        return interrupts.EXIT_BASE + session.signal_number
     if session.problem is not None:
         return session.problem.exit_code
     if result.status is not Status.PASS:

@@ -28,9 +28,9 @@ def status(lab: str | None, output: Format) -> int:
     from testbed.lab.listing import show_values  # noqa: PLC0415 - `--help` does not wait for it
     from testbed.lab.status import healthy, observe  # noqa: PLC0415
     from testbed.lab.tables import print_tables  # noqa: PLC0415
-    from testbed.life.up import check_machine  # noqa: PLC0415
+    from testbed.machine.privileges import LOOK, check_machine  # noqa: PLC0415
 
-    check_machine()
+    check_machine(LOOK)
     found = observe(lab)
     if output in {"json", "yaml"}:
         show_values({"labs": found}, output)

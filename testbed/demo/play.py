@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, TextIO
+from typing import TextIO
 
 from rich.console import Console
 
@@ -25,9 +25,6 @@ from testbed.lab.paths import LabPaths
 from testbed.life.down import tear_down
 from testbed.machine import interrupts, screen
 from testbed.nearest import hint
-
-_SIGNAL_EXIT: Final = 128
-"""Plus the signal's number, as shells have it: 130 after Ctrl-C."""
 
 Player = Callable[[Show, int], None]
 """Plays a show, beginning with the step of that place; those before it are played unseen."""
@@ -199,7 +196,7 @@ def perform(show: Show, player: Player, *, first: int = 0) -> int:
                 raise farewell from None
             with suppress(OSError):  # the terminal was closed: nobody reads it
                 sys.stderr.write("\ninterrupted: taking the lab down\n")
-            return _SIGNAL_EXIT + int(getattr(stop, "number", 2))
+            return interrupts.EXIT_BASE + interrupts.number_of(stop)
         finally:
             with interrupts.held_off():
                 ended = _end(show.name)

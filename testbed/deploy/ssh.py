@@ -56,8 +56,7 @@ def connect(target: str, *, timeout_s: float = 10.0) -> "SshMachine":
 
     Raises:
         InputError: The target is none.
-        MissingError: paramiko is not installed.
-        DeployError: No connection, an unknown host, or no key that fits.
+        MissingError: paramiko is not installed; or there is no connection, the host is unknown, no key fits.
     """
     user, host, port = parse_target(target)
     try:
@@ -73,11 +72,16 @@ def connect(target: str, *, timeout_s: float = 10.0) -> "SshMachine":
         client.connect(host, port=port, username=user, timeout=timeout_s)
     except (OSError, paramiko.SSHException) as error:
         client.close()
-        raise DeployError(
+        raise MissingError(
             f"wanted an SSH connection to {user}@{host}:{port}, found: {said_by(error)}",
             hint=f"try `ssh -p {port} {user}@{host} true`: it must work without a question",
         ) from error
     return SshMachine(host, client, lost=(EOFError, paramiko.SSHException))
+
+
+def _why(error: Exception) -> str:
+    """In words; paramiko's error for several addresses has no number, and Python shows such a one as [Errno None]."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 class SshMachine:

@@ -17,6 +17,7 @@ import msgspec
 from plugin.core.errors import CheckError, InputError, MissingError, WeaveError, said_by
 from testbed.lab.paths import RUN, LabPaths
 from testbed.machine import processes
+from testbed.machine.called import our_command
 from testbed.machine.processes import ProcessId
 from testbed.nearest import hint
 from testbed.topology.model import Topology
@@ -212,7 +213,7 @@ def no_such_lab(name: str) -> NoSuchLabError:
 def _hint(running: list[str], name: str = "") -> str:
     if running:
         return hint(name, running, there_is="up:")
-    return "bring one up: sudo .venv/bin/weavelab up topologies/two-nodes.yaml"
+    return f"bring one up: {our_command()} up topologies/two-nodes.yaml"
 
 
 @contextlib.contextmanager

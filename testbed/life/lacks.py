@@ -14,7 +14,7 @@ from plugin.core.packet.vxlan import UDP_PORT
 from plugin.link import netns, rtnl
 from plugin.link.netlink import Netlink
 from testbed.kubelet import needs
-from testbed.life.up import check_machine
+from testbed.machine.privileges import check_machine, try_kernel
 from testbed.machine.tools import need_tools
 from testbed.nodes.nodespace import check_no_chroot
 from testbed.nodes.workers import run_forked
@@ -42,7 +42,7 @@ def lacks_of(topology: Topology, tools: Sequence[str]) -> tuple[MissingError, ..
         check_machine,
         *(lambda tool=tool: need_tools([tool]) for tool in dict.fromkeys((*_AGENT_TOOLS, *tools))),
         lambda: needs.check_machine(topology),
-        _check_no_chroot,
+        _check_root,
         _check_links,
     )
     return tuple(_found(checks))
@@ -56,9 +56,16 @@ def _found(checks: Sequence[Callable[[], object]]) -> Iterator[MissingError]:
             yield error
 
 
-def _check_no_chroot() -> None:
-    with suppress(OSError):  # it takes root to look, which has been said by then
-        check_no_chroot()
+def _check_root() -> None:
+    """What only root can try.
+
+    Raises:
+        MissingError: The kernel refuses more than capabilities tell, or this is a chroot.
+    """
+    if os.geteuid() == 0:
+        try_kernel()
+        with suppress(OSError):  # it takes a capability to look, which has been said by then
+            check_no_chroot()
 
 
 def _check_links() -> None:

@@ -4,6 +4,7 @@ Each phase announces itself in the state file before it begins, so that whatever
 there can be. If anything goes wrong, Ctrl-C included, the lab is taken down again before the error is passed on.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from testbed.lab.running import Lab
 from testbed.lab.users import Use, users_of
 from testbed.life import agents, down, podset
 from testbed.machine import interrupts
+from testbed.machine.privileges import check_machine, is_refusal, refusal, try_kernel
 from testbed.nodes import engine
 from testbed.nodes.nodespace import check_no_chroot
 from testbed.topology.model import Topology
@@ -69,10 +71,11 @@ def bring_up(  # noqa: PLR0913 - each has its reason below, and all but the topo
 
     Raises:
         InputError: A lab of that name is up, or a namespace name is taken.
-        MissingError: The machine lacks something, or is only a chroot.
+        MissingError: The machine lacks something, does not let us, or is only a chroot.
         CheckError: An agent does not become ready, or a pod cannot be attached.
     """
     check_machine()
+    try_kernel()
     check_no_chroot()
     needs.check_machine(topology)
     wanted = name or topology.name
@@ -132,18 +135,6 @@ def _bring_up_as(paths: LabPaths, order: _Order) -> Lab:
         except BaseException as error:
             _after_failure(build, error, keep=order.keep_on_failure, look=order.before_removal)
             raise
-
-
-def check_machine() -> None:
-    """See that labs can be made here at all.
-
-    Raises:
-        MissingError: Not root.
-    """
-    if os.geteuid() != 0:
-        raise MissingError(
-            "weavelab needs root: it makes network namespaces", hint="sudo .venv/bin/weavelab ... with the same words"
-        )
 
 
 def _clear_leftovers(paths: LabPaths, order: _Order) -> None:
@@ -315,22 +306,27 @@ def _after_failure(
     build: _Build, error: BaseException, *, keep: bool, look: Callable[[Lab], None] | None = None
 ) -> None:
     """Take the lab down, or mark it as kept; nothing here may hide the error itself."""
+
+    def tell(text: str) -> None:
+        with contextlib.suppress(OSError, SystemExit):  # nobody may be there to read it: the lab goes all the same
+            build.progress.note(text)
+
     with interrupts.held_off():
         if look is not None:
             look(build.lab)
         if keep and not isinstance(error, KeyboardInterrupt):
             state.write(build.paths, msgspec.structs.replace(build.state, phase="failed"))
-            build.progress.note(f"kept for inspection; `weavelab down {build.paths.lab}` removes it")
+            tell(f"kept for inspection; `weavelab down {build.paths.lab}` removes it")
             return
         if isinstance(error, KeyboardInterrupt):
-            build.progress.note("interrupted: taking the lab down")
+            tell("interrupted: taking the lab down")
         if isinstance(error, state.NameTakenError):  # the names below /run/netns are somebody else's
             build.state = msgspec.structs.replace(build.state, netns_names=())
             state.write(build.paths, build.state)
         try:
             down.remove(build.paths)
         except CheckError as failure:
-            build.progress.note(f"taking the lab down failed as well: {failure.message}")
+            tell(f"taking the lab down failed as well: {failure.message}")
 
 
 def _kernel_refusal(error: OSError) -> Exception:
@@ -339,9 +335,6 @@ def _kernel_refusal(error: OSError) -> Exception:
             f"the kernel cannot make the links a lab consists of: {error}",
             hint="it needs veth, bridge and vxlan (modprobe veth bridge vxlan)",
         )
-    if error.errno == 1:  # EPERM as root: a container without the capabilities
-        return MissingError(
-            f"the kernel refused to make a lab: {error}",
-            hint="inside a container weavelab needs all capabilities (docker run --privileged)",
-        )
+    if is_refusal(error):
+        return refusal(error)
     return CheckError(f"the lab could not be built: {error}", hint="the kernel's log (dmesg) may say more")

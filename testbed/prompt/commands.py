@@ -4,20 +4,23 @@ A command is a method `do_NAME`; its docstring is its help. One that has failed 
 How lines are read is in shell.py.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from plugin.core.errors import InputError
-from testbed.lab.status import observe
+from testbed.lab.status import healthy, observe
 from testbed.lab.tables import print_tables
 from testbed.prompt.host import LabPodHost, LabSwitch
 
 # isort: split
 # testbed.prompt.host has put Mininet's stand-in in place.
+import mininet.cli as mininet_cli
 from mininet.cli import CLI
 from mininet.log import error, output
 
 _TRANSFER_S: Final = 20.0
+_PINGALL_MAX_S: Final = 60.0
 
 
 class LabCommands(CLI):  # type: ignore[misc]  # Mininet ships no types
@@ -90,18 +93,47 @@ class LabCommands(CLI):  # type: ignore[misc]  # Mininet ships no types
             output(f"{member.name}: {','.join(member.intfNames())}\n")
 
     def do_status(self, _line: str) -> None:
-        """Show the lab as `weavelab status` does."""
-        print_tables(observe(self.mn.lab.name))
+        """Show the lab as `weavelab status` does; it fails where that does, when something is not as it should be."""
+        found = observe(self.mn.lab.name)
+        print_tables(found)
+        if not all(map(healthy, found)):
+            self.failed = True
+
+    # ---- Python
+
+    def do_py(self, line: str) -> None:
+        """Evaluate a Python expression, members by name: py red.IP()."""
+        value = self._python(eval, line)
+        if value is not None and not (isinstance(value, str) and not value):
+            output(f"{value if isinstance(value, str) else repr(value)}\n")
+
+    def do_px(self, line: str) -> None:
+        """Execute a Python statement, members by name: px print(red.cmd('ip route'))."""
+        self._python(exec, line)
+
+    def _python(self, carry_out: Callable[..., Any], line: str) -> Any:
+        if not line.strip():
+            raise InputError("wanted some Python", hint="for example: py red.IP()")
+        try:
+            return carry_out(line, vars(mininet_cli), self.getLocals())
+        except (Exception, SystemExit) as problem:  # noqa: BLE001 - whatever was typed may raise whatever there is
+            self.fail(f"{type(problem).__name__}: {problem}")
+        return None
 
     # ---- measurements
 
     def do_pingall(self, line: str) -> None:
         """Ping from every pod to every other: pingall [SECONDS to wait for each]."""
+        if len(self.mn.pods or self.mn.hosts) < 2:
+            raise InputError("there is nobody to ping: the lab has only one member", hint="`nodes` and `pods` show all")
         self._note_loss(self.mn.pingAll(timeout=_seconds(line)))
 
     def do_pingpair(self, line: str) -> None:
         """Ping between the first two pods, or between two members: pingpair [A B]."""
-        pair = self._members(line.split()) if line.split() else (self.mn.pods or self.mn.hosts)[:2]
+        names = line.split()
+        pair = self._members(names) if names else (self.mn.pods or self.mn.hosts)[:2]
+        if len(set(pair)) != 2 or len(pair) != 2:
+            raise InputError("wanted two different members", hint="for example: pingpair red blue")
         self._note_loss(self.mn.ping(hosts=pair))
 
     def do_iperf(self, line: str) -> None:
@@ -143,6 +175,9 @@ def _seconds(line: str) -> float | None:
     if not line.strip():
         return None
     try:
-        return float(line)
+        seconds = float(line)
     except ValueError:
-        raise InputError(f"wanted seconds, found {line!r}", hint="for example: pingall 2") from None
+        seconds = math.nan
+    if not 0 < seconds <= _PINGALL_MAX_S:
+        raise InputError(f"wanted seconds, up to {_PINGALL_MAX_S:g}, found {line!r}", hint="for example: pingall 2")
+    return seconds

@@ -211,6 +211,14 @@ class _Cable(Link):  # type: ignore[misc]
 
 
 def show_output_on(stream: Any) -> None:
-    """Let Mininet's results go to `stream`; as it ships, they go to standard error with everything else."""
+    """Let Mininet's results go to `stream`; as it ships, they go to standard error with everything else.
+
+    What cannot be written is an error as it is everywhere, and not a traceback that the command survives.
+    """
+
+    def again(_record: Any) -> None:
+        raise  # noqa: PLE0704 - the handler calls this while it handles the error
+
     for handler in lg.handlers:
         handler.setStream(stream)
+        handler.handleError = again

@@ -20,6 +20,8 @@ from typing import IO, Any, ClassVar, Final
 
 from plugin.core.errors import InputError, WeaveError, said_by
 from testbed.lab.running import Lab
+from testbed.machine import interrupts
+from testbed.machine.interrupts import InterruptedBySignalError
 from testbed.machine.unexpected import explain
 from testbed.prompt.commands import LabCommands
 from testbed.prompt.net import LabNet, show_output_on
@@ -76,7 +78,8 @@ def run_shell(lab: Lab, commands: Sequence[str], *, stdin: IO[str]) -> int:
         if commands:
             shell.run_lines([line for command in commands for line in command.splitlines()])
         elif stdin.isatty():
-            shell.run_prompt()
+            with interrupts.each_key():
+                shell.run_prompt()
             return 0
         else:
             shell.run_lines(stdin)
@@ -97,7 +100,9 @@ class LabShell(LabCommands):
         # Not CLI.__init__: that starts reading at once and keeps its history among Mininet's.
         self.mn = net
         self.failed = False
-        self.locals = {"net": net}
+        self._sources: list[Path] = []
+        # Python's own `exit` closes standard input, which a script is read from.
+        self.locals = {"net": net, "exit": sys.exit, "quit": sys.exit}
         self.inputFile = None
         self.inPoller = poll()
         self.inPoller.register(stdin)
@@ -109,6 +114,14 @@ class LabShell(LabCommands):
         """Read from a terminal; Ctrl-C gives up the line or the running command, never the prompt."""
         self._keep_history()
         self.run()
+        with interrupts.raised() as signals:
+            signals.check()
+
+    def cmdloop(self, intro: Any = None) -> None:
+        """Read lines until `exit`, or until a signal wants the command to end: Mininet's `run` would read on."""
+        with contextlib.suppress(InterruptedBySignalError), interrupts.raised() as signals:
+            signals.check()
+            super().cmdloop(intro)
 
     def run_lines(self, lines: Iterable[str]) -> None:
         """Run lines without a prompt; `exit` ends early."""
@@ -132,6 +145,14 @@ class LabShell(LabCommands):
             trace, text = explain(problem)
             self.fail(*f"{trace}{text}".rsplit("\n", 1))
         return None
+
+    def parseline(self, line: str) -> tuple[str | None, str | None, str]:
+        """A line's first word and its rest. A member's name may have a hyphen: for cmd the word would end there."""
+        first, *rest = line.split(maxsplit=1) or [""]
+        if "-" in first and first in self.mn:
+            return first, rest[0] if rest else "", line.strip()
+        parsed: tuple[str | None, str | None, str] = super().parseline(line)
+        return parsed
 
     def get_names(self) -> list[str]:
         """What `help` lists: Mininet's commands without those that make no sense here."""
@@ -159,8 +180,10 @@ class LabShell(LabCommands):
             return
         member = self.mn[first]
         member.sendCmd(self._for_shell(self._with_addresses(rest)))
+        shell = member.shell
         self.waitForNode(member)
-        code = member.cmd("echo $?").strip()
+        # `exit` ends the shell itself; the next command gets another one.
+        code = str(shell.returncode) if member.shell is None else member.cmd("echo $?").strip()
         if code != "0":
             self.failed = True
             if not self.isatty():
@@ -186,27 +209,52 @@ class LabShell(LabCommands):
         """
         keys = self.stdin.fileno() if self.isatty() else None
         ready = poll()
-        ready.register(node.stdout, POLLIN)
-        if keys is not None:
-            ready.register(keys, POLLIN)
-        with _key_by_key(keys):
+        with _key_by_key(keys), contextlib.ExitStack() as stack:
+            end_of_shell = os.pidfd_open(node.shell.pid)
+            stack.callback(os.close, end_of_shell)
+            for fd in (node.stdout, end_of_shell, *(() if keys is None else (keys,))):
+                ready.register(fd, POLLIN)
             while node.waiting:
                 try:
-                    for fd, _event in ready.poll():
-                        if fd == keys:
-                            os.write(node.stdin.fileno(), os.read(fd, _KEYS_BYTES))
-                        else:
-                            output(node.monitor())
-                except KeyboardInterrupt:
+                    happened = {fd for fd, _event in ready.poll()}
+                    if keys in happened:
+                        os.write(node.stdin.fileno(), os.read(keys, _KEYS_BYTES))
+                    if node.stdout.fileno() in happened:
+                        output(node.monitor())
+                    elif end_of_shell in happened:  # `exit` ended the shell, and all that it wrote is read
+                        node.shell.poll()
+                        node.cleanup()
+                except KeyboardInterrupt as stop:
                     node.sendInt()
+                    if keys is None or isinstance(stop, InterruptedBySignalError):
+                        raise  # a script ends with it, and the prompt when it was not Ctrl-C
 
     # ---- what Mininet's would do differently
 
     def do_help(self, line: str) -> None:
         """List the commands, or explain one: help [COMMAND]."""
-        Cmd.do_help(self, line)
+        if line in self.mn:
+            output(f"{line} is a member of the lab: `{line} COMMAND` runs a command there\n")
+        elif line in _GONE:
+            self.fail(f"{line} has no meaning here", _GONE[line])
+        elif line and not hasattr(self, f"do_{line}"):
+            self.fail(f"there is no command {line}", "`help` lists them")
+        else:
+            Cmd.do_help(self, line)
         if not line:
             output(self.helpStr)
+
+    def do_noecho(self, line: str) -> None:
+        """Run a command of a member without showing keys: noecho MEMBER COMMAND."""
+        if not line:
+            raise InputError("wanted a member and a command", hint="for example: noecho red sh")
+        super().do_noecho(line)
+
+    def do_time(self, line: str) -> None:
+        """Measure how long a command takes: time COMMAND."""
+        if not line:
+            raise InputError("wanted a command", hint="for example: time pingall")
+        super().do_time(line)
 
     def do_exit(self, _line: str) -> bool:
         """Leave the prompt; the lab stays up."""
@@ -221,15 +269,32 @@ class LabShell(LabCommands):
 
     def do_sh(self, line: str) -> None:
         """Run a command on the machine itself, outside the lab: sh COMMAND."""
+        if not line:
+            raise InputError("wanted a command", hint="for example: sh ip netns list")
         if os.system(line) != 0:  # noqa: S605 - that is what was asked for
             self.failed = True
 
     def do_source(self, line: str) -> None:
         """Run the lines of a file: source FILE."""
-        words = shlex.split(line)
+        try:
+            words = shlex.split(line)
+        except ValueError:  # an open quote
+            words = []
         if len(words) != 1:
             raise InputError("wanted one file", hint="for example: source commands.txt")
-        self.run_lines(Path(words[0]).read_text(encoding="utf-8").splitlines())
+        path = Path(words[0]).resolve()
+        if path in self._sources:
+            raise InputError(f"{path} runs itself", hint="take its `source` line out")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as problem:
+            why = problem.strerror if isinstance(problem, OSError) else "it is no UTF-8 text"
+            raise InputError(f"{words[0]} cannot be read: {why}") from problem
+        self._sources.append(path)
+        try:
+            self.run_lines(lines)
+        finally:
+            self._sources.pop()
 
     def _keep_history(self) -> None:
         try:

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from plugin.core.errors import InputError
 from testbed.lab.running import Lab
+from testbed.machine.called import our_command
 from testbed.machine.space import Space
 from testbed.topology.names import OUTSIDE
 from testbed.topology.placeholders import MemberKind, Placeholder
 from testbed.topology.steps import Ping
 from testbed.topology.targets import expand, pairs
 
-WEAVELAB = "sudo .venv/bin/weavelab"
-"""How the commands that we suggest begin: they work from the project's root (issue 2, item 1)."""
+WEAVELAB: Final = our_command()
+"""How the commands that we suggest begin."""
 
 
 @dataclass(frozen=True, slots=True)

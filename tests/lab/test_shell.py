@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.confined import start
 from tests.support.project import ROOT
 
 pytestmark = [
@@ -50,15 +51,19 @@ def lab() -> Iterator[None]:
 
 
 def shells() -> list[str]:
-    """Shells of the prompt that still live."""
+    """Shells of our prompts that still live; somebody else's on this machine have another folder of labs."""
     return [
-        entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit() and b"weavelab:" in _command_line(entry)
+        entry.name
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and b"weavelab:" in _of_process(entry, "cmdline")
+        and os.fsencode(f"WEAVELAB_RUN={RUN}") in _of_process(entry, "environ").split(b"\0")
     ]
 
 
-def _command_line(entry: Path) -> bytes:
+def _of_process(entry: Path, what: str) -> bytes:
     try:
-        return (entry / "cmdline").read_bytes()
+        return (entry / what).read_bytes()
     except OSError:
         return b""
 
@@ -144,6 +149,67 @@ def test_a_command_that_fails_does_not_end_the_prompt(line: str) -> None:
     done = weavelab("cli", script=f"{line}\nred echo after\n")
     assert "after" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["py 1 / 0", "px 1 / 0", "py", "px exit()", "help nope", "?nope", "help xterm", "!ls", "pingpair red",
+     "pingpair red red", "pingall often", "pingall nan", "pingall 0", "iperf red", "iperf red red", "link red blue down",
+     "link red node1", "noecho", "noecho nope", "noecho red false", "time", "time nope", "time red false", "source",
+     "source 'a", "source /nope", "source /bin/true", "sh", "sh false", "red", "red nope", "red exit 3", "nope"],
+)  # fmt: skip
+def test_every_command_that_fails_fails_a_script_and_says_so(line: str) -> None:
+    done = weavelab("cli", "-c", line, "-c", "red echo after")
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.endswith("after\n")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "bug" not in done.stdout + done.stderr
+    assert line == "sh false" or "***" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["py 1 == 2", "px x = 1", "help", "help py", "help red", "red exit 0", "br-lan true", "time red true", "#", ""],
+)
+def test_what_does_not_fail_fails_no_script(line: str) -> None:
+    done = weavelab("cli", "-c", line)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_script_that_runs_itself_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(f"source {tmp_path / 'script'}\nred echo after\n")
+    done = weavelab("cli", "-c", f"source {tmp_path / 'script'}")
+    assert done.returncode == 1
+    assert f"*** {tmp_path / 'script'} runs itself" in done.stdout
+    assert done.stdout.endswith("after\n")
+
+
+def test_status_at_the_prompt_fails_where_the_command_does() -> None:
+    assert weavelab("cli", "-c", "status").returncode == 0
+    assert weavelab("agent", "kill", "node1").returncode == 0
+    try:
+        assert weavelab("cli", "-c", "status").returncode == 1
+    finally:
+        assert weavelab("agent", "start", "node1").returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_script_and_what_it_runs(number: signal.Signals) -> None:
+    process = start(
+        [*COMMAND, "cli", "-c", "red echo running; sleep 300", "-c", "red echo after"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "after" not in out
+    assert "interrupted" in err
+    assert not shells()
 
 
 def test_a_cable_can_be_pulled_and_plugged_in() -> None:
@@ -236,6 +302,31 @@ def test_at_a_terminal_ctrl_c_ends_the_command_and_neither_prompt_nor_lab(termin
     terminal.until("<end>")
     assert terminal.end() == 0
     assert weavelab("status").returncode == 0
+    assert not shells()
+
+
+def test_at_a_terminal_what_fails_is_told_and_the_exit_code_is_0(terminal: Terminal) -> None:
+    terminal.until("weavelab> ")
+    terminal.type("py 1 / 0\n")
+    terminal.until("*** ZeroDivisionError: division by zero")
+    terminal.until("weavelab> ")
+    terminal.type("exit\n")
+    terminal.until("<end>")
+    assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "busy"])
+def test_at_a_terminal_another_signal_than_ctrl_c_ends_the_prompt(
+    terminal: Terminal, number: signal.Signals, *, busy: bool
+) -> None:
+    terminal.until("weavelab> ")
+    if busy:
+        terminal.type("red ping blue\n")
+        terminal.until("icmp_seq=1")
+    os.kill(terminal.pid, number)
+    terminal.until("<end>")
+    assert terminal.end() == 128 + number
     assert not shells()
 
 

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -11,6 +14,8 @@ import pytest
 from plugin.core.errors import CheckError, InputError, MissingError
 from testbed.cli import main as cli
 from testbed.life import up
+from tests.support.matrix import commands
+from tests.support.project import ROOT
 
 COMMANDS = ["up", "down", "status", "exec", "cli", "run", "deploy"]
 
@@ -21,6 +26,18 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     text = capsys.readouterr().out
     assert "Example" in text
     assert f"weavelab {command}" in text
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_has_help_and_minds_an_option_that_it_has_not(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command.split(), "--help"]) == 0
+    assert f"Usage: weavelab {command} " in capsys.readouterr().out
+    assert cli.main([*command.split(), "--nope"]) == 2
+    shown = capsys.readouterr()
+    assert "--nope" in shown.err
+    assert shown.out == ""
 
 
 def test_help_lists_the_commands_in_the_order_of_a_labs_life(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,6 +72,80 @@ def test_ctrl_c_is_130_and_calm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(cli, "weavelab", failing(KeyboardInterrupt()))
     assert cli.main([]) == 130
     assert capsys.readouterr().err.strip() == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_128_and_its_number_and_one_word(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def slow() -> None:
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal was not heard")
+
+    monkeypatch.setattr(cli, "weavelab", slow)
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert cli.main([]) == 128 + number
+    how = "" if number == signal.SIGINT else f" by {number.name}"
+    assert capsys.readouterr().err == f"interrupted{how}\n"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_reader_that_went_away_is_141_as_of_sigpipe_and_silent(tmp_path: Path) -> None:
+    printing = "import sys; from testbed.cli.main import main; sys.exit(main(['--help']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        done = subprocess.run(
+            [sys.executable, "-c", printing], cwd=ROOT, stdout=nobody, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_richs_way_to_end_for_a_reader_that_went_away_is_141_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    @click.command()
+    def printing() -> None:
+        try:
+            os.write(writing, b"x")
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 - so does rich
+
+    monkeypatch.setattr(cli, "weavelab", printing)
+    assert cli.main([]) == 141
+    os.close(writing)
+
+
+def test_another_broken_pipe_is_a_bug_and_not_the_readers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cli, "weavelab", failing(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert cli.main([]) == 1
+    assert "BrokenPipeError" in capsys.readouterr().err
+
+
+def test_what_the_kernel_refuses_to_root_is_a_lack_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = PermissionError(errno.EPERM, "setns: Operation not permitted")
+    monkeypatch.setattr(cli, "weavelab", failing(refused))
+    assert cli.main([]) == 3
+    text = capsys.readouterr().err
+    assert "error: the kernel refused what weavelab asked of it: setns: Operation not permitted" in text
+    assert "hint: " in text
+
+
+def test_what_an_encoding_lacks_does_not_end_a_command() -> None:
+    printing = "import sys; from testbed.cli.main import main; main(['--version']); print(chr(0x2713), chr(0xDC80))"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", printing], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "\\u2713 \\udc80"
 
 
 def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,7 +193,19 @@ def test_all_targets_are_read_before_the_first_is_touched(
 
 def test_a_host_that_does_not_answer_is_an_error_with_a_command_to_try(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("paramiko")
-    assert cli.main(["deploy", "--ssh", "root@127.0.0.1:1"]) == 1
+    assert cli.main(["deploy", "--ssh", "root@127.0.0.1:1"]) == 3
     text = capsys.readouterr().err
     assert "wanted an SSH connection to root@127.0.0.1:1" in text
     assert "ssh -p 1 root@127.0.0.1 true" in text
+
+
+def test_a_host_that_is_not_reachable_is_a_lack_of_the_environment_in_words() -> None:
+    pytest.importorskip("paramiko")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]  # nobody listens there any more when it is asked
+    with pytest.raises(MissingError, match="wanted an SSH connection") as caught:
+        ssh.connect(f"root@127.0.0.1:{port}")
+    assert caught.value.message.endswith(f"found: Unable to connect to port {port} on 127.0.0.1")
+    with pytest.raises(MissingError, match="wanted an SSH connection") as caught:
+        ssh.connect("root@nope.invalid")
+    assert "Errno" not in caught.value.message
