@@ -28,7 +28,7 @@ ifeq ($(strip $(NATIVE)),)
   IN_VM := $(if $(wildcard .vagrant/machines/*/*/id),$(shell command -v vagrant))
 endif
 
-.PHONY: help setup $(VM_TARGETS) recording fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale bench-upkeep bench-flood clean
+.PHONY: help setup $(VM_TARGETS) recording fetch check lint fmt proto types arch test-unit test-kernel test-lab nightly cover bench bench-cni bench-mesh bench-scale bench-upkeep bench-flood uninstall clean
 
 help: ## list the targets
 	@echo "weavelab: a Kubernetes-style pod network on one Linux machine"; echo
@@ -159,6 +159,9 @@ bench-flood: ## what a stranger with one core does to an agent (root)
 
 bench-cni: ## of these, the CNI calls alone
 	@$(MAKE) bench ARGS='--only cni $(ARGS)'
+
+uninstall: ## take away what makes the command known to this machine: /usr/local/bin/weavelab, completion
+	@bash $(SETUP)/setup.sh --uninstall
 
 clean: ## remove build results and caches; the virtual environment stays
 	@rm -rf build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -105,6 +105,11 @@ def _run(argv: Sequence[str]) -> int:  # noqa: PLR0911 - one line an ending: a t
         KeyboardInterrupt: A signal came.
     """
     _prepare_streams()
+    if question := os.environ.get("_WEAVELAB_COMPLETE"):
+        from testbed.cli.completion import answer  # noqa: PLC0415 - a shell asks, between two keys
+
+        answer(weavelab, question)
+        return 0
     try:
         with weavelab.make_context("weavelab", list(argv)) as context:
             result = weavelab.invoke(context)

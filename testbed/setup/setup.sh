@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes this machine ready for weavelab: system packages, the virtual environment, a look at the kernel.
+# Makes this machine ready for weavelab: system packages, the virtual environment, a look at the kernel, the command.
 # Installs what is missing, nothing else; a second run says so in under a second. Debian 12 and 13, Ubuntu 24.04;
 # on other Linux machines it names what is missing. `make` calls it, and so does Vagrant to provision a VM.
 set -euo pipefail
@@ -7,22 +7,26 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: setup.sh [run|test|bench] [--provision] [--quiet] [--force] [--runtime] [--for=TOPOLOGY]
+       setup.sh --uninstall
 
   run          what labs need (the default)
   test         and what the tests and checks need
   bench        what labs need, and stock Mininet's tools and the reference CNI plugins to compare with
-  --provision  this machine is a VM of ours: also load kernel modules at boot, install make, put weavelab on the PATH
+  --provision  this machine is a VM of ours: also load kernel modules at boot, install make
   --quiet      say nothing when there is nothing to do
   --force      install the Python packages anew
   --runtime    also what labs with a real container runtime need (containerd, runc, a static busybox, CNI plugins)
   --for=FILE   the same, if that topology asks for one
+  --uninstall  nothing of that: take away what makes the command known to the machine, /usr/local/bin/weavelab and the
+               shells' completion; packages and the virtual environment stay
 
-variables: WEAVELAB_PYTHON the Python to use, WEAVELAB_VENV the folder of the virtual environment
+variables: WEAVELAB_PYTHON the Python to use, WEAVELAB_VENV the folder of the virtual environment,
+           DESTDIR stands before the paths of command and completion
 exit codes: 0 ready, 2 wrong usage, 3 the machine lacks something that could not be had
 TEXT
 }
 
-LEVEL=run PROVISION=no QUIET=no FORCE=no RUNTIME=no WANTED_BY=
+LEVEL=run PROVISION=no QUIET=no FORCE=no RUNTIME=no UNINSTALL=no WANTED_BY=
 for argument in "$@"; do
     case $argument in
         run | test | bench) LEVEL=$argument ;;
@@ -30,6 +34,7 @@ for argument in "$@"; do
         --quiet) QUIET=yes ;;
         --force) FORCE=yes ;;
         --runtime) RUNTIME=yes ;;
+        --uninstall) UNINSTALL=yes ;;
         --for=*) WANTED_BY=${argument#--for=} ;;
         -h | --help)
             usage
@@ -58,6 +63,8 @@ source "$HERE/runtime.sh"
 source "$HERE/python.sh"
 # shellcheck source-path=SCRIPTDIR
 source "$HERE/kernel.sh"
+# shellcheck source-path=SCRIPTDIR
+source "$HERE/command.sh"
 
 SETUP_TMP=$(mktemp -d)
 trap 'rm -rf "$SETUP_TMP"' EXIT
@@ -82,15 +89,6 @@ ensure_system() {
     if [ "$RUNTIME" = yes ] || wants_runtime "$WANTED_BY"; then ensure_runtime; fi
 }
 
-# On the PATH of every user of a VM, of sudo too.
-ensure_command() {
-    local link=/usr/local/bin/weavelab
-    [ "$(readlink "$link" 2>/dev/null)" = "$VENV/bin/weavelab" ] && return
-    need_root "put weavelab into /usr/local/bin"
-    as_root ln -sfn "$VENV/bin/weavelab" "$link"
-    DID_SOMETHING=yes
-}
-
 EXTRAS=run
 [ "$LEVEL" != test ] || EXTRAS=dev
 
@@ -100,14 +98,22 @@ link_venv() {
     [ -e "$ROOT/.venv" ] || ln -sfn "$VENV" "$ROOT/.venv" 2>/dev/null || true
 }
 
+if [ "$UNINSTALL" = yes ]; then
+    remove_command
+    [ "$DID_SOMETHING" = yes ] || say "nothing to remove"
+    exit 0
+fi
+
 ensure_system
 ensure_venv "$EXTRAS"
 link_venv
 # `make lint` and its like come here with `test --quiet`: they run no lab and must not need root.
-if [ "$LEVEL" != test ] || [ "$QUIET" = no ]; then check_kernel; fi
+if [ "$LEVEL" != test ] || [ "$QUIET" = no ]; then
+    check_kernel
+    ensure_command
+fi
 if [ "$PROVISION" = yes ]; then
     keep_modules
-    ensure_command
     [ "$DID_SOMETHING" = no ] || say "kernel $(uname -r): netem $KERNEL_HAS_NETEM"
 fi
 if [ "$LEVEL" = test ]; then

@@ -37,7 +37,11 @@ case "$1 $2" in
     -c*"import pip"*) exit 0 ;;
     -c*) echo 3.12.1 ;;
     "-m venv") for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
-    "-m pip") echo "$FAKE_PIP_TEXT"; exit "${FAKE_PIP_CODE:-0}" ;;
+    "-m pip")
+        echo "$FAKE_PIP_TEXT"
+        [ "${FAKE_PIP_CODE:-0}" = 0 ] || exit "$FAKE_PIP_CODE"
+        printf '%s\n' '#!/bin/sh' 'printf "# made by \140weavelab completion %s\140\n" "$2"' >"${0%/*}/weavelab"
+        chmod 755 "${0%/*}/weavelab" ;;
 esac
 """
 
@@ -68,6 +72,7 @@ class Workshop:
         self.venv = folder / "venv"
         self.calls_file = folder / "calls"
         self.installed = folder / "installed"
+        self.destination = folder / "destination"
         self.bin.mkdir()
         shutil.copytree(ROOT / "testbed" / "setup", self.root / "testbed" / "setup")
         for name in ("Makefile", "pyproject.toml"):
@@ -80,6 +85,7 @@ class Workshop:
             "CALLS": str(self.calls_file),
             "INSTALLED": str(self.installed),
             "WEAVELAB_VENV": str(self.venv),
+            "DESTDIR": str(self.destination),
         }
         self.fake("id", 'case "$*" in -un) echo student ;; *) echo "${FAKE_UID:-0}" ;; esac')
 

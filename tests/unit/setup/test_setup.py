@@ -152,7 +152,7 @@ def test_provisioning_a_vm_adds_make_the_command_and_the_modules_that_exist(debi
     result = debian.script("setup.sh", "test", "--provision")
     assert result.returncode == 0, result.stderr
     assert any(call.endswith("--no-install-recommends make") for call in debian.calls("apt-get"))
-    assert debian.calls("ln") == [f"ln -sfn {debian.venv}/bin/weavelab /usr/local/bin/weavelab"]
+    assert debian.calls("ln") == [f"ln -sfn {debian.venv}/bin/weavelab {debian.destination}/usr/local/bin/weavelab"]
     assert debian.calls("tee") == ["tee /etc/modules-load.d/weavelab.conf"]
     modules = written.read_text().splitlines()[1:]
     assert "vxlan" in modules
