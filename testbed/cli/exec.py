@@ -50,7 +50,7 @@ class _CommandInside(click.Command):
         }
         count = 0
         while count < len(args) and args[count].startswith("-") and args[count] not in {"-", "--"}:
-            if args[count] in with_value and count + 1 == len(args):
+            if args[count] in with_value and count + 1 == len(args) and not ctx.resilient_parsing:
                 raise click.BadOptionUsage(args[count], f"option {args[count]} wants a value", ctx)
             count += 2 if args[count] in with_value else 1
         return args[:count], args[count:]

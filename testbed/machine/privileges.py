@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from plugin.core.errors import MissingError
+from plugin.core.errors import MissingError, said_by
 from plugin.link import netns
 from testbed.machine.called import our_command
 from testbed.machine.space import in_thread
@@ -155,6 +155,6 @@ def _proc(name: str) -> str:
         return Path("/proc/self", name).read_text(encoding="ascii")
     except OSError as error:
         raise MissingError(
-            f"wanted to read /proc/self/{name}, found: {error.strerror}",
+            f"wanted to read /proc/self/{name}, found: {said_by(error, path=False)}",
             hint="labs need /proc: mount -t proc proc /proc",
         ) from error
