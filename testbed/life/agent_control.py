@@ -25,6 +25,7 @@ from testbed.nearest import hint
 
 READY_S: Final = 30.0
 _END_S: Final = 5.0
+_ENDING_S: Final = 2.0
 _PAUSE_S: Final = 0.05
 _STATE_DIRECTORY: Final = "/var/lib/weave"
 
@@ -72,7 +73,7 @@ def start(lab: Lab, node: str, *, wait: bool = True, lose_disk: bool = False) ->
         CheckError: It does not become ready; the text says what it last wrote.
     """
     target = _node(lab, node)
-    if find(lab, node) is not None:
+    if _goes_on(lab, node):
         raise InputError(f"an agent runs on {node} already", hint=f"weavelab agent kill {node}")
     if lose_disk:
         call(target.space, _wipe)
@@ -81,6 +82,17 @@ def start(lab: Lab, node: str, *, wait: bool = True, lose_disk: bool = False) ->
     _remember(lab, node, pid, 0 if process is None else process.start_ticks)
     if wait:
         _await_ready(target, pid)
+
+
+def _goes_on(lab: Lab, node: str) -> bool:
+    """Whether an agent runs, and is not just ending: `weave reset` returns when it has said good-bye, not later."""
+    until_s = time.monotonic() + _ENDING_S
+    while (running := find(lab, node)) is not None and time.monotonic() < until_s:
+        with contextlib.suppress(AgentError):
+            get(_node(lab, node).api_socket, "/status", timeout_s=2.0)
+            return True
+        time.sleep(_PAUSE_S)
+    return running is not None
 
 
 def _wipe() -> None:

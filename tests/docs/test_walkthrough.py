@@ -112,7 +112,7 @@ def type_in(place: Place, command: Command, *, patient: bool = False) -> tuple[i
     if "weavelab capture" in line:  # which shows what passes: something has to
         with place.meanwhile("weavelab exec red -- ping -i 0.2 10.40.0.2"):
             return place.run(line, endless=command.endless)
-    if not patient and not LOOKS.search(line):
+    if command.endless or (not patient and not LOOKS.search(line)):
         return place.run(line, within_s=100, endless=command.endless)
     accept: Callable[[int, str], bool] = lambda code, output: not wrong(command, code, output)  # noqa: E731
     return place.wait_for(line, accept)
