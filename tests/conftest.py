@@ -11,7 +11,8 @@ import signal
 import pytest
 
 GROUPS = {
-    "lab": ("tests/lab/", "tests/docs/"),  # labs are judged by what they take, and share their names
+    "lab": ("tests/lab/", "tests/docs/test_ci.py"),  # labs are judged by what they take, and share their names
+    "docs": ("tests/docs/",),  # these have machines of their own (tests/support/place.py): they never meet the labs
     "simulation": ("tests/sim/",),  # it uses all processors by itself
 }
 """What one worker of pytest-xdist runs from beginning to end, the longest first; of other tests each file is a group."""
