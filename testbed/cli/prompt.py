@@ -1,19 +1,9 @@
 """`weavelab cli`: the Mininet prompt on a running lab."""
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
-from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
-
-if TYPE_CHECKING:
-    from testbed.lab.users import Use
-
-_SIGNAL_EXIT: Final = 128
-"""Plus the signal's number, as shells have it."""
 
 _EXAMPLES: Final = """
 \b
@@ -45,27 +35,6 @@ def cli(lab: str | None, commands: tuple[str, ...]) -> int:
     running = Lab.load(lab)
     from testbed.prompt.shell import run_shell  # noqa: PLC0415 - Mininet costs 0.1 s and more
 
-    with Use() as use, leaving(use):
+    with Use() as use:
         use.attach(running.paths)
         return run_shell(running, commands, stdin=sys.stdin)
-
-
-@contextlib.contextmanager
-def leaving(use: "Use") -> Iterator[None]:
-    """Within the block SIGTERM ends the prompt, however deep it is in a command, and says so if its lab is taken away.
-
-    An exception would do for most, but the prompt takes Ctrl-C, and every error, as a reason to go on.
-    """
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
-        farewell = use.farewell()
-        if farewell is not None:
-            click.echo(f"\nerror: {farewell.message}", err=True)
-        raise SystemExit(_SIGNAL_EXIT + number if farewell is None else farewell.exit_code)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

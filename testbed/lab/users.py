@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import msgspec
 
-from plugin.core.errors import CheckError, InputError
+from plugin.core.errors import CheckError, InputError, MissingError
 from testbed.lab import state
 from testbed.lab.paths import LabPaths
 from testbed.machine import processes
@@ -116,14 +116,13 @@ class Use:
         return self._paths.lab if self._paths is not None else ""
 
     def attach(self, paths: LabPaths) -> None:
-        """Use a lab that is up.
+        """Use a lab that is up. Where nothing can be written it is used unseen: a full disk has to be looked into.
 
         Raises:
             InputError: It has just gone.
             CheckError: Another command is changing it, for longer than we wait.
-            MissingError: Nothing can be written there.
         """
-        with state.locked(paths, wait_s=_LOCK_WAIT_S):
+        with state.locked(paths, wait_s=_LOCK_WAIT_S), contextlib.suppress(MissingError):
             self.begin(paths)
 
     def begin(self, paths: LabPaths) -> None:

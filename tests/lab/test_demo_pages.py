@@ -53,8 +53,13 @@ def turn(screen: Screen, key: str) -> list[str]:
     """Press a key; the page that comes."""
     before = page_of(screen)
     screen.press(key)
-    screen.wait(lambda: page_of(screen) != before and PAGE.search(screen.rows[-1]) is not None, f"a page after {key!r}")
+    screen.wait(lambda: page_of(screen) != before and is_whole(screen), f"a page after {key!r}")
     return screen.rows
+
+
+def is_whole(screen: Screen) -> bool:
+    """Whether a page has been painted to its end: it may come in pieces, its heading before its foot."""
+    return PAGE.search(screen.rows[-1]) is not None and screen.text.endswith(b"\x1b[J")
 
 
 def all_pages(screen: Screen) -> list[list[str]]:
