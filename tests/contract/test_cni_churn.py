@@ -59,8 +59,14 @@ def test_a_thousand_pods_sixty_four_at_once(cluster: Cluster) -> None:
         assert len(set(addresses.values())) == PODS, "every address once"
         assert set(addresses.values()) < set(RANGE.hosts())
         assert cluster.held(1) == set(map(str, addresses.values()))
-        during = runtime.traces()
-        assert [len(during[what]) - len(before[what]) for what in COUNTED] == [PODS] * len(COUNTED), "seen by the check"
+        counted: list[int] = []
+
+        def all_there() -> bool:
+            during = runtime.traces()
+            counted[:] = [len(during[what]) - len(before[what]) for what in COUNTED]
+            return counted == [PODS] * len(COUNTED)
+
+        wait_for(all_there, f"{PODS} of each of {', '.join(COUNTED)}")
         gateway = cluster.report(1)["bridge"]["address"]
         assert silent(cluster, gateway, addresses) == set()
 
