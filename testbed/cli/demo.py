@@ -84,8 +84,7 @@ def demo_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise click.UsageError("--pause is for --auto; without it, a key goes on")
     if record is not None and auto:
         raise click.UsageError("--record looks for its pages itself: give it without --auto")
-    if file is not None and topology is not None:
-        raise click.UsageError("FILE and --topology are the same: give one of them")
+    given = one_file(file, topology)
     from testbed.cli.lab import check_lab_name, default_topology  # noqa: PLC0415 - `--help` does not wait for the lab
     from testbed.demo.cast import choose_cast  # noqa: PLC0415
     from testbed.demo.play import perform, place_of, player_for, titles  # noqa: PLC0415
@@ -99,7 +98,7 @@ def demo_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         check_machine(CHANGE)
         need_tools(_TOOLS)
     check_lab_name(name)
-    path = one_file(file, topology) or default_topology()
+    path = given or default_topology()
     loaded = load_topology(path)
     show = Show(
         stage=Stage(restaurant=analogy),

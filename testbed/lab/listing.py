@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TextIO
 
+from testbed.machine.printable import printable
 from testbed.machine.screen import TITLE, make_console, table_box
 
 Format = Literal["table", "wide", "json", "yaml"]
@@ -132,8 +133,8 @@ def show_values(value: object, output: Format, stream: TextIO | None = None) -> 
 
 
 def plain(text: str) -> str:
-    """Without characters that a terminal would take for orders: they come from agents, logs and other clusters."""
-    return "".join(one if one.isprintable() or one == "\t" else ascii(one)[1:-1] for one in text)
+    """In one line, nothing of which commands a terminal: it comes from agents, logs and other clusters."""
+    return printable(text).replace("\n", "\\n")
 
 
 def some(names: Sequence[str], *, all_of_them: bool = False) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from testbed.machine.printable import one_line
 from testbed.machine.space import Completed
 from testbed.probes.command import describe_end, exec_argv
 from testbed.scenario.attempt import Attempt, Run, in_parallel
@@ -124,7 +125,7 @@ def _seen(evidence: list[CommandEvidence]) -> str:
 
 def _short(text: str) -> str:
     # What a command printed goes to a person's terminal: its escape sequences are shown there, not obeyed.
-    flat = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(text.split()))
+    flat = one_line(text)
     return flat if len(flat) <= SHOWN_MAX else f"{flat[: SHOWN_MAX - 1]}…"
 
 

@@ -282,7 +282,7 @@ def test_what_does_not_hold_is_an_error_with_exit_code_1() -> None:
 def test_a_topology_twice_is_wrong_usage() -> None:
     done = CliRunner().invoke(demo_command, ["a.yaml", "--topology", "b.yaml"])
     assert done.exit_code == 2
-    assert "give one of them" in done.output
+    assert "the topology is given twice" in done.output
 
 
 def test_pause_without_auto_is_wrong_usage() -> None:
